@@ -1,0 +1,1 @@
+"""The C that every plugin shares: stage ABI, connection tracking, delivery, events, entry skeletons, header shim."""

@@ -1,0 +1,1 @@
+"""The microkernel: lifecycle, eBPF loading, state. It knows no feature by name."""

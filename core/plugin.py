@@ -1,0 +1,39 @@
+"""What a plugin holds at run time: its context. Hook implementations get it and keep nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from axoneme.core.datapath.maps import Map
+    from axoneme.core.state.table import State
+    from axoneme.core.workloads.workloads import Workloads
+
+
+class PluginContext(Protocol):
+    """The core's face towards one plugin.
+
+    Everything reached through it is owned by the plugin's scope and closed with it.
+    """
+
+    #: The plugin's name.
+    name: str
+    #: The plugin's own configuration: an instance of the class that its `ConfigSection` named.
+    config: Any
+    #: The agent's whole configuration, for the few things that concern everybody (node, pools, folders).
+    settings: Any
+    #: The typed tables.
+    state: State
+    #: The local workloads.
+    workloads: Workloads
+
+    def map(self, name: str) -> Map:
+        """The open map that some plugin or the core declared. Raises `PluginError` when there is none."""
+        ...
+
+    def raise_revision(self) -> None:
+        """Makes every connection's cached verdict stale: the next packet of each flow is decided anew.
+
+        To be called after the maps that a decision reads were written.
+        """
+        ...

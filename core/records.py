@@ -1,0 +1,221 @@
+"""The frozen records that hook implementations yield.
+
+A plugin describes what it brings; the core decides what becomes of it. So every contribution is a value: it can be
+printed, compared and tested without starting anything, and the core owns (and closes) whatever it makes of it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attrs import field, frozen
+
+if TYPE_CHECKING:
+    import click
+
+    from axoneme.core.plugin import PluginContext
+
+#: The version of the contract in `axoneme.core.hooks`. It rises when a plugin written for the old one would break.
+API_VERSION = 1
+
+
+@frozen(kw_only=True)
+class PluginInfo:
+    """What a plugin says of itself.
+
+    :param name: `^[a-z][a-z0-9_-]{1,30}$`, unique among all plugins.
+    :param requires_api: the `API_VERSION` that it was written for.
+    :param required: the agent refuses to start without it (fail closed on security).
+    """
+
+    name: str
+    summary: str = ""
+    version: str = ""
+    requires_api: int = API_VERSION
+    required: bool = False
+
+
+@frozen(kw_only=True)
+class ConfigSection:
+    """A plugin's own section of the configuration: one frozen attrs class, every field with a default or required.
+
+    Field documentation goes into `metadata={"help": …}`. The section's name is the plugin's.
+    """
+
+    schema: type[Any]
+
+
+class Phase(enum.StrEnum):
+    """The phases of a packet attach point, in their fixed order."""
+
+    CLASSIFY = "classify"
+    TRANSLATE = "translate"
+    TRACK = "track"
+    DECIDE = "decide"
+    AUTHENTICATE = "authenticate"
+    REDIRECT = "redirect"
+    ENCRYPT = "encrypt"
+    DELIVER = "deliver"
+    OBSERVE = "observe"
+
+
+class Runs(enum.StrEnum):
+    """When a stage runs: for a connection's first packet (its result is remembered), or for every packet."""
+
+    FIRST = "first"
+    EVERY = "every"
+
+
+@frozen(kw_only=True)
+class Stage:
+    """One C function that a plugin puts into an attach point's program.
+
+    :param name: the function's name in the source; the composer prefixes it with the plugin's name.
+    :param source: the C file, or the C text itself.
+    :param attach: attach points by name (`from_workload`, `to_workload`, …).
+    :param before: names of stages (`plugin.stage` or `stage`) of the same phase that run after this one.
+    :param after: names of stages of the same phase that run before this one.
+    :param maps: names of the maps that the text uses; their accessors are generated.
+    :param defines: constants that the text uses, from the plugin's configuration.
+    """
+
+    name: str
+    source: Path | str
+    attach: tuple[str, ...]
+    phase: Phase
+    runs: Runs = Runs.FIRST
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    maps: tuple[str, ...] = ()
+    defines: Mapping[str, int] = field(factory=dict)
+
+
+@frozen(kw_only=True)
+class TableSpec:
+    """A typed table of desired or observed state.
+
+    :param row: a frozen attrs class.
+    :param key: the attribute, or the attributes, of the row that identify it.
+    :param indexes: further attributes to look rows up by; an attribute holding a frozenset or tuple indexes each element.
+    """
+
+    name: str
+    row: type[Any]
+    key: str | tuple[str, ...]
+    indexes: tuple[str, ...] = ()
+    doc: str = ""
+
+
+@frozen(kw_only=True)
+class ResourceKind:
+    """A kind of resource that the agent understands.
+
+    :param api_version: for example `cilium.io/v2`.
+    :param parse: from the validated envelope to the plugin's own frozen object; raises `ResourceError` with the
+        field's path for what is wrong. What it returns is the row's `parsed` in the `resources` table.
+    """
+
+    api_version: str
+    kind: str
+    namespaced: bool
+    parse: Callable[[Any], Any]
+
+
+class Restart(enum.StrEnum):
+    """What the supervisor does when a service's `run` ends."""
+
+    ON_FAILURE = "on-failure"
+    NEVER = "never"
+
+
+@frozen(kw_only=True)
+class Service:
+    """A runtime object that the core runs under supervision.
+
+    :param run: a coroutine function; it lives until cancelled and may clean up then. It calls the `ready` callback that
+        it gets once it has caught up with its inputs: the agent is ready when all its services are.
+    """
+
+    name: str
+    run: Callable[[Callable[[], None]], Awaitable[None]]
+    restart: Restart = Restart.ON_FAILURE
+
+
+@frozen(kw_only=True)
+class Command:
+    """A click command for the `axoneme` program, imported only when it is called for.
+
+    :param group: `()` for the root, else the path of an existing or new group, e.g. `("policy",)`.
+    :param load: returns the command; heavy imports belong inside.
+    """
+
+    name: str
+    load: Callable[[], click.Command]
+    group: tuple[str, ...] = ()
+    summary: str = ""
+
+
+@frozen(kw_only=True)
+class ApiMethod:
+    """A method of the agent's local API: JSON-like arguments in, JSON-like answer (or an async iterator of them) out."""
+
+    name: str
+    call: Callable[..., Any]
+    streams: bool = False
+    summary: str = ""
+
+
+class Level(enum.StrEnum):
+    OK = "ok"
+    DEGRADED = "degraded"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+@frozen(kw_only=True)
+class Health:
+    """The answer of a health check: a level and, unless it is `ok`, the reason."""
+
+    level: Level
+    reason: str = ""
+
+
+@frozen(kw_only=True)
+class HealthCheck:
+    name: str
+    check: Callable[[], Health]
+
+
+class MetricType(enum.StrEnum):
+    COUNTER = "counter"
+    GAUGE = "gauge"
+
+
+@frozen(kw_only=True)
+class Metric:
+    """A number that the agent shows: `read` returns it, or one per label tuple.
+
+    Values are read when somebody asks, never pushed.
+    """
+
+    name: str
+    type: MetricType
+    help: str
+    read: Callable[[], float | Mapping[tuple[str, ...], float]]
+    labels: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True)
+class DropReason:
+    """A reason for which packets are dropped: the number that C returns and the text that people read.
+
+    Numbers below 300 follow Cilium's `flow.DropReason`, so that existing tools show the same words.
+    """
+
+    number: int
+    name: str
+    text: str
+
