@@ -1,0 +1,132 @@
+"""The content of one table: rows, indexes, and the memory of what changed when. `axoneme.core.state.table` is its face."""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Callable, Hashable, Iterator
+from operator import attrgetter
+from typing import Any, Generic, TypeVar
+
+from axoneme.core.errors import AxonemeError
+from axoneme.core.records import TableSpec
+from axoneme.core.state.watch import Change, ChangeKind, Key, Watch
+
+T = TypeVar("T")
+Entries = tuple[tuple[str, Hashable], ...]
+
+#: Deletions that a table remembers for `Table.changes`, at least; it remembers as many as it has rows if these are more.
+REMEMBERED_DELETIONS = 1024
+
+
+class TableError(AxonemeError):
+    """A table that is not there, is declared twice differently, or a row that does not belong into it."""
+
+
+class Store(Generic[T]):
+    """The content of one table."""
+
+    def __init__(self, spec: TableSpec) -> None:
+        self.spec = spec
+        self.key_of: Callable[[T], Key] = _key_getter(spec)
+        self.index_of = tuple((name, attrgetter(name)) for name in spec.indexes)
+        self.rows: dict[Key, T] = {}
+        self.indexes: dict[str, dict[Hashable, dict[Key, None]]] = {name: {} for name in spec.indexes}
+        self.revision = 0
+        #: Live keys in the order of their last change → (revision of the insert, of the last change).
+        self.revisions: dict[Key, tuple[int, int]] = {}
+        #: Deleted keys in the order of their deletion → (revision, last row).
+        self.graves: dict[Key, tuple[int, T]] = {}
+        self.forgotten = 0  # the revision of the youngest deletion that is no longer in `graves`
+        self.watches: weakref.WeakValueDictionary[int, Watch[T]] = weakref.WeakValueDictionary()
+        self.awaited: set[str] = set()
+        self.marked = False
+
+    @property
+    def initialized(self) -> bool:
+        return self.marked and not self.awaited
+
+    def check(self, row: Any) -> tuple[Key, Entries]:
+        """Key and index entries of a row; raises before anything is written."""
+        if not isinstance(row, self.spec.row):
+            raise TableError(
+                f"table {self.spec.name} has rows of {self.spec.row.__name__}, not {type(row).__name__}"
+            )
+        key, entries = self.key_of(row), tuple(self.entries(row))
+        hash(key), hash(entries)
+        return key, entries
+
+    def entries(self, row: T) -> Iterator[tuple[str, Hashable]]:
+        for name, get in self.index_of:
+            value = get(row)
+            if isinstance(value, (tuple, frozenset)):
+                yield from ((name, element) for element in value)
+            else:
+                yield name, value
+
+    def put(self, key: Key, row: T, entries: Entries, revision: int) -> None:
+        old = self.rows.get(key)
+        created = revision
+        if old is not None:
+            created = self.revisions.pop(key)[0]
+            self.unindex(key, old)
+        self.graves.pop(key, None)
+        self.rows[key] = row
+        self.revisions[key] = (created, revision)
+        for name, value in entries:
+            self.indexes[name].setdefault(value, {})[key] = None
+        self.tell(key, old, row, revision)
+
+    def drop(self, key: Key, revision: int) -> None:
+        old = self.rows.pop(key)
+        del self.revisions[key]
+        self.unindex(key, old)
+        self.graves[key] = (revision, old)
+        if len(self.graves) > max(REMEMBERED_DELETIONS, len(self.rows)):
+            oldest = next(iter(self.graves))
+            self.forgotten = self.graves.pop(oldest)[0]
+        self.tell(key, old, None, revision)
+
+    def unindex(self, key: Key, row: T) -> None:
+        for name, value in self.entries(row):
+            keys = self.indexes[name].get(value, {})
+            keys.pop(key, None)
+            if not keys:
+                self.indexes[name].pop(value, None)
+
+    def tell(self, key: Key, old: T | None, new: T | None, revision: int) -> None:
+        self.revision = revision
+        for watch in self.watches.values():
+            watch._note(key, old, new, revision)
+
+    def wake(self) -> None:
+        for watch in self.watches.values():
+            watch._signal.set()
+
+    def snapshot(self) -> tuple[Change[T], ...]:
+        return tuple(
+            Change(ChangeKind.INSERT, key, None, self.rows[key], revision)
+            for key, (_, revision) in self.revisions.items()
+        )
+
+    def live_since(self, since: int) -> Iterator[Change[T]]:
+        """The live rows written after a revision, youngest first."""
+        newest = itertools.takewhile(lambda item: item[1][1] > since, reversed(self.revisions.items()))
+        for key, (created, revision) in newest:
+            kind = ChangeKind.INSERT if created > since else ChangeKind.UPDATE
+            yield Change(kind, key, None, self.rows[key], revision)
+
+    def deleted_since(self, since: int) -> Iterator[Change[T]]:
+        """The rows deleted after a revision, youngest first."""
+        newest = itertools.takewhile(lambda item: item[1][0] > since, reversed(self.graves.items()))
+        for key, (revision, row) in newest:
+            yield Change(ChangeKind.DELETE, key, row, None, revision)
+
+
+def _key_getter(spec: TableSpec) -> Callable[[Any], Key]:
+    if isinstance(spec.key, str):
+        return attrgetter(spec.key)
+    if len(spec.key) == 1:  # attrgetter would not make a tuple of it
+        get = attrgetter(spec.key[0])
+        return lambda row: (get(row),)
+    return attrgetter(*spec.key)
