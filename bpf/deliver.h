@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* deliver: straight into the other workload's namespace, out of a device, or to the host's stack. */
+
+/* One hop less to live. False: it dies here, and the host's stack must say so to the sender. */
+INLINE bool F(hop)(void *data, void *end)
+{
+#if FAMILY == 4
+	struct iphdr *ip = data + ETH_HLEN;
+	u32 check;
+
+	if ((void *)(ip + 1) > end || ip->ttl <= 1)
+		return false;
+	ip->ttl--;
+	check = ip->check + 1; /* RFC 1624: TTL is the high byte of its word */
+	ip->check = check + (check >= 0xffff);
+#else
+	struct ipv6hdr *ip = data + ETH_HLEN;
+
+	if ((void *)(ip + 1) > end || ip->hop_limit <= 1)
+		return false;
+	ip->hop_limit--;
+#endif
+	return true;
+}
+
+INLINE int F(deliver_local)(struct F(packet) *p, const u8 *macs, u32 ifindex)
+{
+	void *data = (void *)(long)p->skb->data, *end = (void *)(long)p->skb->data_end;
+
+	if (!F(hop)(data, end))
+		return PASS;
+	/* The header check above covers Ethernet as well. */
+	((u32 *)data)[0] = ((const u32 *)macs)[0];
+	((u32 *)data)[1] = ((const u32 *)macs)[1];
+	((u32 *)data)[2] = ((const u32 *)macs)[2];
+	return bpf_redirect_peer(ifindex, 0);
+}
+
+INLINE int F(deliver_device)(struct F(packet) *p, u32 ifindex)
+{
+	void *data = (void *)(long)p->skb->data, *end = (void *)(long)p->skb->data_end;
+
+	if (!F(hop)(data, end))
+		return PASS;
+	return redirect_neigh(ifindex, 0, 0, 0);
+}
+
+INLINE int F(deliver)(struct F(packet) *p)
+{
+	count(p->skb, COUNTER_FORWARDED);
+#if REDIRECTS
+	if (p->conn) {
+		struct connection *c = p->conn;
+
+		if (likely(c->next_hop == HOP_LOCAL))
+			return F(deliver_local)(p, c->dmac, c->ifindex);
+		if (DIRECT_ROUTING && c->next_hop == HOP_DEVICE)
+			return F(deliver_device)(p, c->ifindex);
+		return PASS;
+	}
+	if (p->destination)
+		return F(deliver_local)(p, p->destination->mac, p->ifindex);
+	if (DIRECT_ROUTING && p->next_hop == HOP_DEVICE)
+		return F(deliver_device)(p, p->ifindex);
+#endif
+	return PASS;
+}
+
+/* From a verdict to what the program returns. */
+INLINE int F(finish)(struct F(packet) *p, int verdict)
+{
+	if (verdict < 0) {
+		if (FROM_NETWORK && !p->destination)
+			return PASS; /* not for one of our workloads: none of our business */
+		count(p->skb, -verdict);
+		F(forget)(p);
+		F(event)(p, EVENT_DROP, -verdict, 0);
+		return TC_ACT_SHOT;
+	}
+	if (verdict == DISCARD) {
+		count(p->skb, REASON_MULTICAST_HANDLED);
+		return TC_ACT_SHOT;
+	}
+	if (verdict == TO_STACK)
+		return PASS;
+	return verdict - TAKEN(0);
+}

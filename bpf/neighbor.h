@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * ARP (RFC 826) and neighbour discovery (RFC 4861). A workload has one neighbour, its gateway, at a link-local address
+ * that every workload shares; the program itself answers for it. Towards the workload the host's stack may ask too.
+ */
+
+struct arp_packet {
+	__be16 hardware;
+	__be16 protocol;
+	u8 hardware_size;
+	u8 protocol_size;
+	__be16 operation;
+	u8 sender_mac[6];
+	u8 sender[4];
+	u8 target_mac[6];
+	u8 target[4];
+} __attribute__((packed));
+
+INLINE int arp(struct __sk_buff *skb)
+{
+#if FROM_WORKLOAD
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct ethhdr *eth = data;
+	struct arp_packet *a = data + ETH_HLEN;
+	struct address4 sender;
+	struct endpoint *workload;
+	u32 target;
+
+	if ((void *)(a + 1) > end) {
+		bpf_skb_pull_data(skb, ETH_HLEN + sizeof(*a));
+		data = (void *)(long)skb->data;
+		end = (void *)(long)skb->data_end;
+		eth = data;
+		a = data + ETH_HLEN;
+		if ((void *)(a + 1) > end)
+			goto invalid;
+	}
+	__builtin_memcpy(&sender, a->sender, 4);
+	__builtin_memcpy(&target, a->target, 4);
+	workload = endpoints4_lookup(&sender);
+	if (!workload || workload->ifindex != skb->ifindex)
+		goto invalid;
+	if (a->operation == be16(2))
+		return PASS; /* the answer to a question of the host's stack */
+	if (a->operation != be16(1) || target != GATEWAY4)
+		goto invalid;
+	a->operation = be16(2);
+	__builtin_memcpy(a->target_mac, a->sender_mac, 6);
+	__builtin_memcpy(a->target, &sender, 4);
+	__builtin_memcpy(a->sender_mac, workload->node_mac, 6);
+	__builtin_memcpy(a->sender, &target, 4);
+	__builtin_memcpy(eth->h_dest, eth->h_source, 6);
+	__builtin_memcpy(eth->h_source, workload->node_mac, 6);
+	return bpf_redirect(skb->ifindex, 0);
+invalid:
+	count(skb, REASON_INVALID_NEIGHBOR);
+	return TC_ACT_SHOT;
+#else
+	return PASS;
+#endif
+}
+
+struct advertisement {
+	u8 type;
+	u8 code;
+	__be16 check;
+	__be32 flags;
+	u32 target[4];
+	u8 option;
+	u8 option_size;
+	u8 mac[6];
+};
+
+struct solicitation {
+	u8 type;
+	u8 code;
+	__be16 check;
+	__be32 reserved;
+	u32 target[4];
+};
+
+INLINE __be16 fold(u32 sum)
+{
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return ~sum;
+}
+
+/*
+ * A neighbour solicitation for the gateway becomes an advertisement, in place. RFC 4861 7.1.1: the hop limit of 255
+ * shows that nobody forwarded it.
+ */
+INLINE int solicited(struct __sk_buff *skb)
+{
+	const u32 gateway[4] = {GATEWAY6_0, GATEWAY6_1, GATEWAY6_2, GATEWAY6_3};
+	struct advertisement na = {};
+	struct {
+		u32 saddr[4];
+		u32 daddr[4];
+		__be32 length;
+		__be32 next;
+	} pseudo = {};
+	struct solicitation ns;
+	struct ipv6hdr ip;
+	struct ethhdr eth;
+	struct endpoint *workload;
+	u32 ifindex = skb->ifindex;
+	s64 sum;
+
+	if (bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)) ||
+	    bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) ||
+	    bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(ip), &ns, sizeof(ns)))
+		return DROP(REASON_INVALID_PACKET_DROPPED);
+	workload = links_lookup(&ifindex);
+	if (!workload || ip.hop_limit != 255 || ns.code)
+		return DROP(REASON_INVALID_NEIGHBOR);
+	if (!(ip.saddr.in6_u.u6_addr32[0] | ip.saddr.in6_u.u6_addr32[1] | ip.saddr.in6_u.u6_addr32[2] |
+	      ip.saddr.in6_u.u6_addr32[3]))
+		return DISCARD; /* duplicate address detection: addresses are given out once */
+	if (ns.target[0] != gateway[0] || ns.target[1] != gateway[1] || ns.target[2] != gateway[2] ||
+	    ns.target[3] != gateway[3])
+		return DISCARD;
+	na.type = 136;
+	na.flags = be32(0xe0000000); /* router, solicited, override */
+	__builtin_memcpy(na.target, gateway, 16);
+	na.option = 2; /* target link-layer address */
+	na.option_size = 1;
+	__builtin_memcpy(na.mac, workload->node_mac, 6);
+	__builtin_memcpy(pseudo.saddr, gateway, 16);
+	__builtin_memcpy(pseudo.daddr, &ip.saddr, 16);
+	pseudo.length = be32(sizeof(na));
+	pseudo.next = be32(IPPROTO_ICMPV6);
+	sum = bpf_csum_diff(0, 0, (__be32 *)&pseudo, sizeof(pseudo), 0);
+	sum = bpf_csum_diff(0, 0, (__be32 *)&na, sizeof(na), sum);
+	na.check = fold(sum);
+	__builtin_memcpy(&ip.daddr, &ip.saddr, 16);
+	__builtin_memcpy(&ip.saddr, gateway, 16);
+	ip.payload_len = be16(sizeof(na));
+	__builtin_memcpy(eth.h_dest, eth.h_source, 6);
+	__builtin_memcpy(eth.h_source, workload->node_mac, 6);
+	if (bpf_skb_change_tail(skb, ETH_HLEN + sizeof(ip) + sizeof(na), 0) ||
+	    bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0) ||
+	    bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0) ||
+	    bpf_skb_store_bytes(skb, ETH_HLEN + sizeof(ip), &na, sizeof(na), 0))
+		return DROP(REASON_INVALID_PACKET_DROPPED);
+	return TAKEN(bpf_redirect(ifindex, 0));
+}
+
+/* ICMPv6 types that are the link's own business and no connection's. */
+INLINE int link_message(struct __sk_buff *skb, u8 type)
+{
+	if (!FROM_WORKLOAD)
+		return type >= 133 && type <= 137 ? TO_STACK : DISCARD;
+	if (type == 135)
+		return solicited(skb);
+	if (type == 137)
+		return DROP(REASON_FORBIDDEN_ICMPV6_MESSAGE); /* a workload has no business redirecting */
+	return DISCARD;
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The context that all stages of a packet share, instantiated per family. It lives on the program's stack. When a
+ * program is cut into tail calls, it crosses the cut in a per-CPU map; the pointers at the end do not cross and are
+ * found again.
+ *
+ * `client` is who opened the connection and `server` whom it was opened to, whichever way this packet goes.
+ */
+struct F(packet) {
+	struct F(tuple) tuple;  /* as on the wire */
+	u32 revision;           /* of the rules that hold now */
+	u32 source_identity;
+	u32 destination_identity;
+	u32 client_identity;
+	u32 server_identity;
+	u16 source_endpoint;    /* 0: not a workload of this node */
+	u16 destination_endpoint;
+	u16 client_endpoint;
+	u16 server_endpoint;
+	__be16 service_port;    /* the server's port; ICMP: the request's type */
+	u16 proxy_port;
+	u32 egress_rule;        /* the rule that let it out of the client, for events and counters */
+	u32 ingress_rule;       /* the rule that let it into the server */
+	u32 mark;
+	u8 owed;                /* OWED_… */
+	u8 auth;                /* the authentication mode that the decision asks for */
+	u8 tcp_flags;
+	u8 icmp_type;
+	u8 reply;               /* this packet goes from server to client */
+	u8 established;         /* the connection's entry was found, and decided under the current revision */
+	u8 related;             /* an ICMP error about a packet of `tuple`, reversed */
+	u8 resolved;            /* both sides are known, and the source is who it says */
+	u8 next_hop;            /* HOP_… */
+	u32 ifindex;            /* of the next hop */
+	u32 l4;                 /* offset of the transport header */
+	struct __sk_buff *skb;
+	struct connection *conn;       /* this direction's entry, or NULL */
+	struct endpoint *source;       /* the workload of this node with that address, or NULL */
+	struct endpoint *destination;
+};

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Who talks to whom: workloads of this node by address, everybody else by the longest prefix in the ipcache. */
+
+INLINE u32 F(identity_of)(const struct F(address) *address)
+{
+	struct F(prefix) key;
+	struct ipcache_entry *entry;
+
+	key.length = FULL_PREFIX;
+	key.address = *address;
+	entry = ON(ipcache, lookup)(&key);
+	return entry ? entry->identity : F(WORLD_IDENTITY);
+}
+
+/* How the packet leaves the node, for what is not a workload of it. */
+INLINE void F(route)(struct F(packet) *p)
+{
+	p->next_hop = HOP_STACK;
+	p->ifindex = 0;
+#if DIRECT_ROUTING
+	if (FROM_WORKLOAD && p->destination_identity != IDENTITY_HOST) {
+		struct bpf_fib_lookup fib = {};
+		u32 *device;
+		long answer;
+
+		fib.ifindex = p->skb->ifindex;
+#if FAMILY == 4
+		fib.family = 2; /* AF_INET */
+		fib.ipv4_src = p->tuple.saddr.a[0];
+		fib.ipv4_dst = p->tuple.daddr.a[0];
+#else
+		fib.family = 10; /* AF_INET6 */
+		__builtin_memcpy(fib.ipv6_src, &p->tuple.saddr, 16);
+		__builtin_memcpy(fib.ipv6_dst, &p->tuple.daddr, 16);
+#endif
+		answer = bpf_fib_lookup(p->skb, &fib, sizeof(fib), 0);
+		if (answer != BPF_FIB_LKUP_RET_SUCCESS && answer != BPF_FIB_LKUP_RET_NO_NEIGH)
+			return;
+		/* Only out of the devices that were given to us; anything else is the stack's business. */
+		device = devices_lookup(&fib.ifindex);
+		if (device) {
+			p->next_hop = HOP_DEVICE;
+			p->ifindex = fib.ifindex;
+		}
+	}
+#endif
+}
+
+INLINE int F(resolve)(struct F(packet) *p)
+{
+	p->source = ON(endpoints, lookup)(&p->tuple.saddr);
+	if (FROM_WORKLOAD && (!p->source || p->source->ifindex != p->skb->ifindex))
+		return DROP(REASON_INVALID_SOURCE_IP);
+	p->destination = ON(endpoints, lookup)(&p->tuple.daddr);
+	if (!FROM_WORKLOAD && !p->destination)
+		return TO_STACK; /* from the network to somebody who is not ours */
+	if (p->source) {
+		p->source_identity = p->source->identity;
+		p->source_endpoint = p->source->id;
+	} else {
+		p->source_identity = F(identity_of)(&p->tuple.saddr);
+	}
+	if (p->destination) {
+		p->destination_identity = p->destination->identity;
+		p->destination_endpoint = p->destination->id;
+		p->next_hop = HOP_LOCAL;
+		p->ifindex = p->destination->ifindex;
+	} else {
+		if (MULTICAST(&p->tuple.daddr))
+			return DISCARD;
+		p->destination_identity = F(identity_of)(&p->tuple.daddr);
+		F(route)(p);
+	}
+	p->client_identity = p->reply ? p->destination_identity : p->source_identity;
+	p->server_identity = p->reply ? p->source_identity : p->destination_identity;
+	p->client_endpoint = p->reply ? p->destination_endpoint : p->source_endpoint;
+	p->server_endpoint = p->reply ? p->source_endpoint : p->destination_endpoint;
+	if (p->reply)
+		p->service_port = p->tuple.protocol == ICMP_PROTOCOL ? be16(ICMP_REQUEST) : p->tuple.sport;
+	p->resolved = 1;
+	return NEXT;
+}

@@ -1,0 +1,219 @@
+"""The core's own maps and structs: what every program shares, declared once.
+
+The C under bpf/ uses these names; the composer puts the generated definitions in front of it.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from axoneme.core.datapath.layout import Struct, array, be16, be32, u8, u16, u32, u64
+from axoneme.core.datapath.maps import MapKind, MapSpec
+from axoneme.core.datapath.reasons import LIMIT
+
+#: BPF_F_NO_PREALLOC, which LPM tries require.
+_NO_PREALLOC = 1
+
+
+class EventType(enum.IntEnum):
+    DROP = 1
+    NEW = 2
+    CLOSE = 3
+
+
+class AttachPoint(enum.IntEnum):
+    """Where an event was made; the number in its record."""
+
+    from_workload = 1
+    to_workload = 2
+    from_network = 3
+    to_network = 4
+
+
+class NextHop(enum.IntEnum):
+    STACK = 0
+    LOCAL = 1
+    DEVICE = 2
+
+
+class ConnectionFlag(enum.IntFlag):
+    REPLY = 1
+    CLOSED = 2
+
+
+#: Time in connection entries is the monotonic clock in units of 2^TICK_SHIFT ns (16.8 ms), modulo 2^32.
+TICK_SHIFT = 24
+
+ADDRESS = {
+    4: Struct("address4", {"a": array(be32, 1)}, "An IPv4 address."),
+    6: Struct("address6", {"a": array(be32, 4)}, "An IPv6 address."),
+}
+
+
+def _tuple(family: int) -> Struct:
+    address = ADDRESS[family]
+    return Struct(
+        f"tuple{family}",
+        {
+            "saddr": address,
+            "daddr": address,
+            "sport": be16,
+            "dport": be16,
+            "protocol": u8,
+            "pad": array(u8, 3),
+        },
+        "The connection table's key: one direction of a connection. ICMP: both ports are the echo's identifier.",
+    )
+
+
+TUPLE = {4: _tuple(4), 6: _tuple(6)}
+
+CONNECTION = Struct(
+    "connection",
+    {
+        # The first 64 bytes are what every packet touches: together with the hash table's own 48 bytes and IPv4's
+        # key of 16 they make two cache lines.
+        "revision": u32,
+        "last_seen": u32,
+        "source_ifindex": u32,
+        "flags": u8,
+        "tcp_sent": u8,
+        "tcp_seen": u8,
+        "next_hop": u8,
+        "ifindex": u32,
+        "dmac": array(u8, 6),
+        "smac": array(u8, 6),
+        "packets": u64,
+        "bytes": u64,
+        "proxy_port": u16,
+        "auth": u8,
+        "pad": u8,
+        "mark": u32,
+        "pad2": array(u32, 2),
+        # The rest is for first packets, events and plugins.
+        "created": u32,
+        "source_identity": u32,
+        "destination_identity": u32,
+        "egress_rule": u32,
+        "ingress_rule": u32,
+        "source_endpoint": u16,
+        "destination_endpoint": u16,
+        "slot": array(u32, 10),
+    },
+    "One direction of a connection, and everything that was decided about it.",
+)
+
+ENDPOINT = Struct(
+    "endpoint",
+    {
+        "ifindex": u32,
+        "identity": u32,
+        "id": u16,
+        "flags": u16,
+        "mac": array(u8, 6),
+        "node_mac": array(u8, 6),
+    },
+    "A workload of this node: its host-side interface, and the MAC addresses of both ends.",
+)
+
+
+def _prefix(family: int) -> Struct:
+    return Struct(f"prefix{family}", {"length": u32, "address": ADDRESS[family]}, "A CIDR prefix.")
+
+
+PREFIX = {4: _prefix(4), 6: _prefix(6)}
+
+IPCACHE_ENTRY = Struct(
+    "ipcache_entry",
+    {"identity": u32, "flags": u32, "node": array(u8, 16), "key": u32},
+    "Who is behind a prefix, on which node, and the key that encrypts towards it.",
+)
+
+
+def _fragment_key(family: int) -> Struct:
+    address = ADDRESS[family]
+    return Struct(
+        f"fragment_key{family}",
+        {"saddr": address, "daddr": address, "id": be32, "protocol": u8, "pad": array(u8, 3)},
+        "A datagram that was cut into fragments.",
+    )
+
+
+FRAGMENT_KEY = {4: _fragment_key(4), 6: _fragment_key(6)}
+FRAGMENT_PORTS = Struct(
+    "fragment_ports", {"sport": be16, "dport": be16}, "The ports that its first fragment had."
+)
+
+RUNTIME = Struct("runtime", {"revision": u32, "pad": u32}, "What changes while programs run.")
+COUNTER = Struct("counter", {"packets": u64, "bytes": u64}, "Packets and bytes, per CPU.")
+
+EVENT = Struct(
+    "event",
+    {
+        "time": u64,
+        "type": u8,
+        "family": u8,
+        "protocol": u8,
+        "tcp_flags": u8,
+        "reason": u16,
+        "attach_point": u8,
+        "reply": u8,
+        "icmp_type": u8,
+        "auth": u8,
+        "next_hop": u8,
+        "pad": u8,
+        "ifindex": u32,
+        "saddr": array(be32, 4),
+        "daddr": array(be32, 4),
+        "sport": be16,
+        "dport": be16,
+        "source_endpoint": u16,
+        "destination_endpoint": u16,
+        "source_identity": u32,
+        "destination_identity": u32,
+        "egress_rule": u32,
+        "ingress_rule": u32,
+        "created": u32,
+        "pad2": u32,
+        "packets": u64,
+        "bytes": u64,
+        "reply_packets": u64,
+        "reply_bytes": u64,
+    },
+    "One record of the ring: a drop, a new or a closed connection. Addresses are IPv6 or IPv4-mapped.",
+)
+
+
+def core_maps(
+    *, connections: int, endpoints: int, ipcache: int, events: int, fragments: int = 8192
+) -> list[MapSpec]:
+    """The core's maps. Sizes are numbers of entries; `events` is bytes, a power of two and whole pages."""
+    maps = [
+        MapSpec("runtime", MapKind.ARRAY, u32, RUNTIME, 1, doc="revision of the rules"),
+        MapSpec(
+            "counters", MapKind.PERCPU_ARRAY, u32, COUNTER, 2 * LIMIT, doc="packets by reason and direction"
+        ),
+        MapSpec("events", MapKind.RINGBUF, None, None, events, doc="drop, new and close records"),
+        MapSpec("links", MapKind.HASH, u32, ENDPOINT, endpoints, doc="workloads by host-side interface"),
+        MapSpec("devices", MapKind.HASH, u32, u32, 64, doc="devices of the node for direct routing"),
+    ]
+    for family in (4, 6):
+        maps += [
+            MapSpec(
+                f"connections{family}", MapKind.LRU_HASH, TUPLE[family], CONNECTION, connections,
+                doc="both directions of every connection",
+            ),
+            MapSpec(
+                f"endpoints{family}", MapKind.HASH, ADDRESS[family], ENDPOINT, endpoints,
+                doc="workloads of this node by address",
+            ),
+            MapSpec(
+                f"ipcache{family}", MapKind.LPM_TRIE, PREFIX[family], IPCACHE_ENTRY, ipcache,
+                flags=_NO_PREALLOC, doc="identities by prefix",
+            ),
+            MapSpec(
+                f"fragments{family}", MapKind.LRU_HASH, FRAGMENT_KEY[family], FRAGMENT_PORTS, fragments,
+                doc="ports of datagrams in fragments",
+            ),
+        ]  # fmt: skip
+    return maps

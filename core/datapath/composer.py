@@ -1,0 +1,264 @@
+"""The composer: the stages of the enabled plugins and the shared C become one text per attach point.
+
+Pure and deterministic: the same stages give the same text, whatever order they came in, so that the digest of a text
+says whether a program has to be built anew. A plugin that is off leaves no trace in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+
+from attrs import field, frozen
+
+from axoneme.core.datapath import abi
+from axoneme.core.datapath.attach import AttachPoint
+from axoneme.core.datapath.layout import Struct, array, c_definitions, u32, u64
+from axoneme.core.datapath.maps import MapKind, MapSpec
+from axoneme.core.datapath.packet_program import Step, packet_programs
+from axoneme.core.datapath.reasons import FORWARDED, LOST_EVENTS
+from axoneme.core.errors import PluginError, Where
+from axoneme.core.records import DropReason, Phase, Runs, Stage
+
+#: The shared C in the order in which it is put together. Files of the first group are included once, those of the
+#: second once per family, after the family's own names are defined.
+COMMON = ("abi.h", "report.h", "neighbor.h")
+PER_FAMILY = (
+    "family.h", "packet.h", "classify.h", "observe.h", "track.h", "resolve.h", "commit.h", "deliver.h",
+)  # fmt: skip
+
+#: The context that crosses a tail call, as opaque words: large enough for `struct packet6`, which C checks.
+SCRATCH = MapSpec(
+    "scratch",
+    MapKind.PERCPU_ARRAY,
+    u32,
+    Struct("scratch", {"words": array(u64, 32)}),
+    1,
+    doc="context between tail calls",
+)
+
+#: A call of an accessor, `NAME_lookup(`, and the form for maps that exist once per family, `ON(NAME, lookup)(`.
+_WORD = re.compile(r"\b[a-z][a-z0-9_]*_[a-z_]+(?=\()")
+_PER_FAMILY_MAP = re.compile(r"\bON\((\w+)")
+
+
+@frozen(kw_only=True)
+class PlacedStage:
+    """A stage with its owner and its text, in the place that it got."""
+
+    plugin: str
+    stage: Stage
+    file: str
+    text: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.plugin}.{self.stage.name}"
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits over everything that the stage puts into the program."""
+        content = f"{self.name}\0{self.stage.runs}\0{sorted(self.stage.defines.items())}\0{self.text}"
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+@frozen(kw_only=True)
+class Composition:
+    """One attach point's program, before it is compiled.
+
+    :param text: the C text, with `#line` marks that name each part's own file.
+    :param programs: the functions in it; the first is what is attached, the others are reached by tail calls.
+    :param tokens: what the numbers in its map references stand for.
+    :param stages: the stages in the order in which they run.
+    """
+
+    point: AttachPoint
+    text: str
+    programs: tuple[str, ...]
+    tokens: Mapping[int, MapSpec]
+    stages: tuple[PlacedStage, ...]
+    strategy: str = "single"
+
+    @cached_property
+    def digest(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()[:32]
+
+    def origin(self, line: int) -> Where:
+        """From a line of the text (from 1 on) to the file and line that it came from."""
+        file, number = "composed", 0
+        for text in self.text.split("\n")[:line]:
+            if mark := _LINE.match(text):
+                file, number = mark[2], int(mark[1]) - 1
+            else:
+                number += 1
+        return Where(file, number)
+
+
+_LINE = re.compile(r'#line (\d+) "([^"]*)"')
+
+
+@frozen(kw_only=True)
+class Constants:
+    """Numbers that the shared C needs from the configuration."""
+
+    world4: int = 2
+    world6: int = 2
+    direct_routing: bool = False
+    gateway4: int = field(default=0)
+    gateway6: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    def defines(self) -> dict[str, int]:
+        gateway6 = {f"GATEWAY6_{index}": word for index, word in enumerate(self.gateway6)}
+        return {
+            "WORLD_IDENTITY4": self.world4,
+            "WORLD_IDENTITY6": self.world6,
+            "IDENTITY_HOST": 1,
+            "DIRECT_ROUTING": int(self.direct_routing),
+            "GATEWAY4": self.gateway4,
+            **gateway6,
+        }
+
+
+def shared_folder() -> Path:
+    """The folder of the shared C; a real path, in a wheel as in an editable install."""
+    return Path(str(resources.files("axoneme.bpf")))
+
+
+def compose(
+    point: AttachPoint,
+    stages: Sequence[PlacedStage],
+    maps: Mapping[str, MapSpec],
+    *,
+    constants: Constants,
+    reasons: Iterable[DropReason],
+    cuts: frozenset[str] = frozenset(),
+) -> Composition:
+    """The program of one attach point.
+
+    :param stages: those for this attach point, in their order (`axoneme.core.datapath.stages.place`).
+    :param maps: every declared map by name; only those that the text mentions are referenced.
+    :param cuts: step labels after which the program is cut into tail calls; only for packet attach points.
+    :raises PluginError: when a stage names a map that nobody declared, or a phase that the attach point lacks.
+    """
+    _check(point, stages, maps)
+    used = dict(maps)
+    jumps = (
+        MapSpec(f"jumps_{point.name}", MapKind.PROG_ARRAY, u32, u32, 16, doc="tail calls") if cuts else None
+    )
+    if jumps:
+        used |= {jumps.name: jumps, SCRATCH.name: SCRATCH}
+    if point.packets:
+        body, programs = _packet_body(point, stages, cuts)
+    else:
+        body, programs = _chain_body(point, stages)
+    tokens = _tokens(body, used)
+    text = "\n".join(
+        [
+            *_part("abi.h"),
+            '#line 1 "<constants>"',
+            *_defines(point.defines | constants.defines() | _numbers(reasons)),
+            '#line 1 "<maps>"',
+            c_definitions(
+                [layout for spec in tokens.values() for layout in (spec.key, spec.value)] + [abi.EVENT]
+            ),
+            *(spec.c_accessors(token) for token, spec in tokens.items()),
+            *body,
+            "",
+        ]
+    )
+    return Composition(
+        point=point, text=text, programs=programs, tokens=tokens, stages=tuple(stages),
+        strategy="tailcalls" if cuts else "single",
+    )  # fmt: skip
+
+
+def _check(point: AttachPoint, stages: Sequence[PlacedStage], maps: Mapping[str, MapSpec]) -> None:
+    for placed in stages:
+        for name in placed.stage.maps:
+            if name not in maps:
+                raise PluginError(f"stage {placed.name} uses the map {name!r}, which nobody declares")
+        if placed.stage.phase not in point.phases:
+            raise PluginError(f"stage {placed.name}: {point.name} has no phase {placed.stage.phase}")
+        before_track = placed.stage.phase in (Phase.CLASSIFY, Phase.TRANSLATE)
+        if point.packets and before_track and placed.stage.runs is not Runs.EVERY:
+            raise PluginError(
+                f"stage {placed.name}: before the connection is known, a stage can only run for every packet"
+            )
+
+
+def _numbers(reasons: Iterable[DropReason]) -> dict[str, int]:
+    numbers = {f"REASON_{reason.name}": reason.number for reason in reasons}
+    numbers |= {f"EVENT_{kind.name}": int(kind) for kind in abi.EventType}
+    return numbers | {"COUNTER_LOST_EVENTS": LOST_EVENTS, "COUNTER_FORWARDED": FORWARDED}
+
+
+def _defines(values: Mapping[str, int]) -> list[str]:
+    return [f"#define {name} {value}" for name, value in values.items()]
+
+
+def _part(name: str) -> list[str]:
+    return [f'#line 1 "bpf/{name}"', (shared_folder() / name).read_text()]
+
+
+def _packet_body(
+    point: AttachPoint, stages: Sequence[PlacedStage], cuts: frozenset[str]
+) -> tuple[list[str], tuple[str, ...]]:
+    lines: list[str] = []
+    for name in COMMON[1:]:
+        lines += _part(name)
+    programs = packet_programs(point, [Step.of_stage(s.plugin, s.stage) for s in stages], cuts)
+    for family in point.families:
+        lines += ["#undef FAMILY", f"#define FAMILY {family}"]
+        for name in PER_FAMILY:
+            lines += _part(name)
+        for placed in stages:
+            lines += _stage_text(placed)
+        lines += ['#line 1 "<generated>"', programs.family_text(family)]
+    lines += ['#line 1 "<generated>"', programs.entry_text()]
+    return lines, programs.names
+
+
+def _stage_text(placed: PlacedStage) -> list[str]:
+    names = [f"#define {name} {value}" for name, value in sorted(placed.stage.defines.items())]
+    undo = [f"#undef {name}" for name in sorted(placed.stage.defines)]
+    return [
+        f"#define PLUGIN {c_name(placed.plugin)}", *names,
+        f'#line 1 "{placed.file}"', placed.text,
+        '#line 1 "<generated>"', *undo, "#undef PLUGIN",
+    ]  # fmt: skip
+
+
+def _chain_body(point: AttachPoint, stages: Sequence[PlacedStage]) -> tuple[list[str], tuple[str, ...]]:
+    lines = ["#undef STAGE", "#undef LOCAL"]
+    lines += [f"#define STAGE(name) INLINE int GLUE(PLUGIN, _##name)(struct {point.context} *ctx)"]
+    lines += ["#define LOCAL(name) GLUE(PLUGIN, _##name)"]
+    for placed in stages:
+        lines += _stage_text(placed)
+    calls = [
+        f"\tverdict = {c_name(s.plugin)}_{s.stage.name}(ctx);\n\tif (verdict)\n\t\treturn verdict - TAKEN(0);"
+        for s in stages
+    ]
+    lines += [
+        '#line 1 "<generated>"',
+        f"int {point.name}(struct {point.context} *ctx)\n{{\n\tint verdict;\n",
+        *calls,
+        f"\treturn {point.default};\n}}",
+    ]
+    return lines, (point.name,)
+
+
+def c_name(plugin: str) -> str:
+    """A plugin's name as a C identifier."""
+    return plugin.replace("-", "_")
+
+
+def _tokens(body: Iterable[str], maps: Mapping[str, MapSpec]) -> dict[int, MapSpec]:
+    """Numbers for the maps that the text mentions, in name order, from 1 on."""
+    text = "\n".join(body)
+    words = {word.rsplit("_", count)[0] for word in _WORD.findall(text) for count in (1, 2)}
+    words |= {f"{stem}{family}" for stem in _PER_FAMILY_MAP.findall(text) for family in (4, 6)}
+    return dict(enumerate((maps[name] for name in sorted(maps) if name in words), 1))
