@@ -62,8 +62,10 @@ INLINE int F(commit)(struct F(packet) *p)
 	if (known) {
 		F(renew)(p, known, &fresh);
 		F(account)(p, known);
-	} else if (ON(connections, update)(&p->tuple, &fresh, BPF_ANY)) {
-		return DROP(REASON_CT_MAP_INSERTION_FAILED);
+	} else {
+		if (ON(connections, update)(&p->tuple, &fresh, BPF_ANY))
+			return DROP(REASON_CT_MAP_INSERTION_FAILED);
+		count(p->skb, COUNTER_ENTERED);
 	}
 
 	/* The way back. */
@@ -83,10 +85,13 @@ INLINE int F(commit)(struct F(packet) *p)
 	fresh.packets = 0;
 	fresh.bytes = 0;
 	known = ON(connections, lookup)(&back);
-	if (known)
+	if (known) {
 		F(renew)(p, known, &fresh);
-	else if (ON(connections, update)(&back, &fresh, BPF_ANY))
-		return DROP(REASON_CT_MAP_INSERTION_FAILED);
+	} else {
+		if (ON(connections, update)(&back, &fresh, BPF_ANY))
+			return DROP(REASON_CT_MAP_INSERTION_FAILED);
+		count(p->skb, COUNTER_ENTERED);
+	}
 	if (!p->conn && !known)
 		F(event)(p, EVENT_NEW, 0, 0);
 	return NEXT;
@@ -100,6 +105,8 @@ INLINE void F(forget)(struct F(packet) *p)
 	if (!p->conn || !p->resolved)
 		return; /* whoever forges a packet must not close the connection of another */
 	F(reverse)(&back, &p->tuple);
-	ON(connections, delete)(&p->tuple);
-	ON(connections, delete)(&back);
+	if (!ON(connections, delete)(&p->tuple))
+		count(p->skb, COUNTER_FORGOTTEN);
+	if (!ON(connections, delete)(&back))
+		count(p->skb, COUNTER_FORGOTTEN);
 }

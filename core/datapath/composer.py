@@ -20,7 +20,7 @@ from axoneme.core.datapath.attach import AttachPoint
 from axoneme.core.datapath.layout import Struct, array, c_definitions, u32, u64
 from axoneme.core.datapath.maps import MapKind, MapSpec
 from axoneme.core.datapath.packet_program import Step, packet_programs
-from axoneme.core.datapath.reasons import FORWARDED, LOST_EVENTS
+from axoneme.core.datapath.reasons import ENTERED, FORGOTTEN, FORWARDED, LOST_EVENTS
 from axoneme.core.errors import PluginError, Where
 from axoneme.core.records import DropReason, Phase, Runs, Stage
 
@@ -193,7 +193,13 @@ def _check(point: AttachPoint, stages: Sequence[PlacedStage], maps: Mapping[str,
 def _numbers(reasons: Iterable[DropReason]) -> dict[str, int]:
     numbers = {f"REASON_{reason.name}": reason.number for reason in reasons}
     numbers |= {f"EVENT_{kind.name}": int(kind) for kind in abi.EventType}
-    return numbers | {"COUNTER_LOST_EVENTS": LOST_EVENTS, "COUNTER_FORWARDED": FORWARDED}
+    counters = {
+        "LOST_EVENTS": LOST_EVENTS,
+        "FORWARDED": FORWARDED,
+        "ENTERED": ENTERED,
+        "FORGOTTEN": FORGOTTEN,
+    }
+    return numbers | {f"COUNTER_{name}": number for name, number in counters.items()}
 
 
 def _defines(values: Mapping[str, int]) -> list[str]:

@@ -13,9 +13,12 @@ def _reason(number: int, name: str, text: str) -> DropReason:
     return DropReason(number=number, name=name, text=text)
 
 
-#: Counter slots that are no drops: events lost because the ring was full, and packets delivered.
+#: Counter slots that are no drops: events lost because the ring was full, packets delivered, and entries of the
+#: connection table that programs made and took back.
 LOST_EVENTS = 0
 FORWARDED = 1
+ENTERED = 2
+FORGOTTEN = 3
 
 #: Reasons are below this; the counters have a slot for each, per direction.
 LIMIT = 512

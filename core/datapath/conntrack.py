@@ -1,0 +1,165 @@
+"""The connection table from Python: what expired is collected, vectorised; what was evicted is counted.
+
+The kernel's table has an entry per direction. Here the two are joined again: a connection lives as long as either
+direction does, and how long that is depends on whether it was answered and, for TCP, on its state.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from attrs import field, frozen
+
+from axoneme.core.datapath.abi import EVENT, TICK_SHIFT, ConnectionFlag, EventType
+from axoneme.core.datapath.maps import Map
+
+_TCP = 6
+
+Rows = np.ndarray[Any, Any]
+
+
+@frozen(kw_only=True)
+class Timeouts:
+    """How long an idle connection is remembered, in seconds.
+
+    Defaults as Cilium's: TCP 8000 s when established, 60 s before an answer, 10 s after the close; others 60 s.
+    """
+
+    tcp: float = field(default=8000.0, metadata={"help": "established TCP"})
+    tcp_opening: float = field(default=60.0, metadata={"help": "TCP before the answer"})
+    tcp_closing: float = field(default=10.0, metadata={"help": "TCP after FIN from both sides, or RST"})
+    other: float = field(default=60.0, metadata={"help": "UDP, SCTP, ICMP"})
+
+
+@frozen(kw_only=True)
+class Collection:
+    """What one pass found.
+
+    :param entries: entries left in the table (two per connection).
+    :param expired: entries deleted.
+    :param closed: `EVENT` records of connections that ended by silence and were not reported by the kernel.
+    """
+
+    entries: int
+    expired: int
+    closed: Rows
+
+
+def ticks(monotonic_ns: int | None = None) -> int:
+    """The present time as connection entries have it."""
+    now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) if monotonic_ns is None else monotonic_ns
+    return (now >> TICK_SHIFT) & 0xFFFFFFFF
+
+
+def collect(table: Map, timeouts: Timeouts, *, now: int | None = None, family: int) -> Collection:
+    """One pass over a table: deletes what expired.
+
+    :param now: monotonic time in ns.
+    """
+    now_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC) if now is None else now
+    keys, values = table.items()
+    expired = expired_mask(keys, values, timeouts, ticks(now_ns))
+    closed = close_events(keys[expired], values[expired], now_ns, family)
+    deleted = table.delete_batch(keys[expired]) if expired.any() else 0
+    return Collection(entries=len(keys) - deleted, expired=deleted, closed=closed)
+
+
+def connection_numbers(keys: Rows) -> Rows:
+    """A u64 per entry that both directions of a connection share.
+
+    A sum of the mixed ends and not a comparison of them, so that it needs no branch per row. Two connections share one
+    with a probability of 2^-64 per pair; such a pair would merely expire together.
+    """
+    words = np.ascontiguousarray(keys).view(np.uint8).reshape(len(keys), -1).astype(np.uint64)
+    address = (words.shape[1] - 8) // 2
+    source = np.concatenate([words[:, :address], words[:, 2 * address : 2 * address + 2]], axis=1)
+    destination = np.concatenate(
+        [words[:, address : 2 * address], words[:, 2 * address + 2 : 2 * address + 4]], axis=1
+    )
+    return _mix(source) + _mix(destination) + words[:, 2 * address + 4] * np.uint64(0x9E3779B97F4A7C15)
+
+
+def _mix(columns: Rows) -> Rows:
+    """FNV-1a over the columns, with a final avalanche (the constants of splitmix64)."""
+    with np.errstate(over="ignore"):
+        mixed = np.full(len(columns), 0xCBF29CE484222325, np.uint64)
+        for column in columns.T:
+            mixed = (mixed ^ column) * np.uint64(0x100000001B3)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return mixed ^ (mixed >> np.uint64(31))
+
+
+def expired_mask(keys: Rows, values: Rows, timeouts: Timeouts, now: int) -> Rows:
+    """Which entries belong to connections that have been idle for too long; bool, one per entry."""
+    if not len(keys):
+        return np.zeros(0, np.bool_)
+    _, group = np.unique(connection_numbers(keys), return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
+    # Entries are touched while they are read: an age below zero is zero.
+    age = np.maximum((np.uint32(now) - values["last_seen"]).astype(np.uint32).view(np.int32), 0)
+    idle = np.minimum.reduceat(age[order], starts) * (1 << TICK_SHIFT) / 1e9
+    closing = np.bitwise_or.reduceat(_closing(values)[order], starts)
+    answered = np.minimum.reduceat(values["packets"][order], starts) > 0
+    answered &= np.diff(np.append(starts, len(order))) > 1
+    tcp = keys["protocol"][order][starts] == _TCP
+    limit = np.select(
+        [tcp & closing, tcp & answered, tcp],
+        [timeouts.tcp_closing, timeouts.tcp, timeouts.tcp_opening],
+        timeouts.other,
+    )
+    result: Rows = (idle > limit)[group]
+    return result
+
+
+def _closing(values: Rows) -> Rows:
+    both = (values["tcp_sent"] & values["tcp_seen"] & 1) > 0
+    reset = ((values["tcp_sent"] | values["tcp_seen"]) & 4) > 0
+    result: Rows = np.asarray(both | reset)
+    return result
+
+
+def close_events(keys: Rows, values: Rows, now_ns: int, family: int) -> Rows:
+    """A `close` record for each connection among the entries that has not been reported as closed."""
+    asked = ((values["flags"] & ConnectionFlag.REPLY) == 0) & ((values["flags"] & ConnectionFlag.CLOSED) == 0)
+    events = np.zeros(int(asked.sum()), EVENT.dtype)
+    if not len(events):
+        return events
+    key, value = keys[asked], values[asked]
+    events["time"], events["type"], events["family"] = now_ns, EventType.CLOSE, family
+    events["protocol"], events["sport"], events["dport"] = key["protocol"], key["sport"], key["dport"]
+    for name in ("saddr", "daddr"):
+        events[name] = _wide(key[name]["a"], family)
+    for name in (
+        "source_identity", "destination_identity", "source_endpoint", "destination_endpoint",
+        "egress_rule", "ingress_rule", "created", "packets", "bytes", "auth", "next_hop",
+    ):  # fmt: skip
+        events[name] = value[name]
+    events["tcp_flags"] = value["tcp_sent"] | value["tcp_seen"]
+    _add_replies(events, connection_numbers(key), keys, values)
+    return events
+
+
+def _add_replies(events: Rows, numbers: Rows, keys: Rows, values: Rows) -> None:
+    replies = (values["flags"] & ConnectionFlag.REPLY) > 0
+    theirs = connection_numbers(keys[replies])
+    if not len(theirs):
+        return
+    order = np.argsort(theirs)
+    place = np.minimum(np.searchsorted(theirs[order], numbers), len(theirs) - 1)
+    match = theirs[order][place] == numbers
+    for name in ("packets", "bytes"):
+        events[f"reply_{name}"] = np.where(match, values[replies][name][order][place], 0)
+
+
+def _wide(words: Rows, family: int) -> Rows:
+    """IPv4 addresses in their IPv4-mapped form (RFC 4291 2.5.5.2), as in every event record."""
+    if family == 6:
+        return words
+    wide = np.zeros((len(words), 4), words.dtype)
+    wide[:, 2] = 0xFFFF
+    wide[:, 3] = words[:, 0]
+    return wide

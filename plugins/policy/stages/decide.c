@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * decide: the decision tables, on a connection's first packet and after every change of policy.
+ *
+ * Both ends that are workloads of this node are asked here: the client's egress policy about the server, and the
+ * server's ingress policy about the client. Each question is two lookups, peer → class and (class, protocol, port) →
+ * verdict, after the array access that finds the workload's policies.
+ */
+
+#define SUBJECT_COMPUTED 1
+#define SUBJECT_EGRESS 2
+#define SUBJECT_INGRESS 4
+
+#define ACTION_DENY 0
+#define ACTION_ALLOW 1
+#define ACTION_REDIRECT 2
+#define ACTION_DENY_EXPLICIT 3
+
+/* One direction of one workload. The rule that decided is left in `rule`, whatever it decided. */
+INLINE int LOCAL(ask)(struct F(packet) *p, u32 policy, u32 peer, u32 *rule)
+{
+	struct policy_peer who = {.policy = policy, .identity = peer};
+	struct policy_port what = {};
+	struct policy_verdict *verdict;
+	u32 *class = policy_peers_lookup(&who);
+
+	what.prefixlen = 64; /* class, protocol and the whole port */
+	what.class = class ? *class : policy; /* a policy's number is also its class for peers that no rule names */
+	what.protocol = p->tuple.protocol;
+	what.port = p->service_port;
+	verdict = policy_verdicts_lookup(&what);
+	if (!verdict)
+		return DROP(REASON_DROP_EP_NOT_READY); /* a class without a catch-all is one that is not written yet */
+	*rule = verdict->rule;
+	switch (verdict->action) {
+	case ACTION_ALLOW:
+		break;
+	case ACTION_REDIRECT:
+		p->owed |= OWED_PROXY;
+		p->proxy_port = verdict->proxy_port;
+		break;
+	case ACTION_DENY_EXPLICIT:
+		return DROP(REASON_POLICY_DENY);
+	default:
+		return DROP(REASON_POLICY_DENIED);
+	}
+	if (verdict->auth > AUTH_DISABLED) {
+		p->owed |= OWED_AUTH;
+		if (verdict->auth > p->auth)
+			p->auth = verdict->auth;
+	}
+	return NEXT;
+}
+
+STAGE(decide)
+{
+	struct policy_subject *subject;
+	u32 id;
+	int verdict;
+
+	id = p->client_endpoint;
+	if (id) {
+		subject = policy_subjects_lookup(&id);
+		if (!subject || !(subject->flags & SUBJECT_COMPUTED))
+			return DROP(REASON_DROP_EP_NOT_READY);
+		if (subject->flags & SUBJECT_EGRESS) {
+			verdict = LOCAL(ask)(p, subject->egress, p->server_identity, &p->egress_rule);
+			if (verdict)
+				return verdict;
+		}
+	}
+	id = p->server_endpoint;
+	if (id) {
+		subject = policy_subjects_lookup(&id);
+		if (!subject || !(subject->flags & SUBJECT_COMPUTED))
+			return DROP(REASON_DROP_EP_NOT_READY);
+		if (subject->flags & SUBJECT_INGRESS)
+			return LOCAL(ask)(p, subject->ingress, p->client_identity, &p->ingress_rule);
+	}
+	return NEXT;
+}
