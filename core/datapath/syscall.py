@@ -43,7 +43,7 @@ from axoneme.core.datapath.uapi import AttachFlag, AttachType, Command, LinkType
 from axoneme.core.errors import KernelError
 
 if TYPE_CHECKING:
-    from axoneme.core.datapath.clsact import FilterSocket
+    from axoneme.core.datapath.filter_socket import FilterSocket
 
 _NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "loongarch64": 280, "s390x": 351, "ppc64le": 361}
 _FULL = frozenset({errno.E2BIG, errno.ENOSPC})
@@ -192,7 +192,7 @@ class SyscallKernel:
         result = self._load(attr)
         if result >= 0:
             return result
-        if -result in (errno.EPERM, errno.ENOMEM, errno.EBADF):
+        if -result in (errno.EPERM, errno.ENOMEM):
             raise BpfError(f"load program {attributes.name}", -result)
         raise VerifierRejection(attributes.name, -result, self._verifier_log(attr))
 
@@ -283,7 +283,7 @@ class SyscallKernel:
     def _filters(self) -> FilterSocket:
         with self._tc_lock:
             if self._tc is None:
-                from axoneme.core.datapath.clsact import FilterSocket
+                from axoneme.core.datapath.filter_socket import FilterSocket
 
                 self._tc = FilterSocket()
             return self._tc
@@ -295,7 +295,7 @@ class SyscallKernel:
         return self._filters().delete(unwanted)
 
     def filters(self, ifindex: int, attach: AttachType) -> list[Filter]:
-        return self._filters().list(ifindex, attach)
+        return self._filters().filters(ifindex, attach)
 
     # Any object.
 

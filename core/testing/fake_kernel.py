@@ -1,0 +1,517 @@
+"""A kernel in memory: maps really work, programs are accepted or refused by a rule, links are recorded, calls can fail.
+
+Each behaviour that it shows has been seen on a real kernel (`tests/core/datapath/test_parity.py` runs the same tests on
+both). It is extended only when something depends on a behaviour that it lacks.
+
+    kernel = FakeKernel()
+    kernel.fail("link_update", errno.ENOMEM, nth=2)
+    kernel.refuse = lambda program: "invalid mem access" if program.name == "broken" else None
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from attrs import define, evolve, field
+
+from axoneme.core.datapath import relocate
+from axoneme.core.datapath.kernel import (
+    BpfError,
+    Buffer,
+    Filter,
+    HookState,
+    LinkInfo,
+    MapAttributes,
+    MapFull,
+    MapInfo,
+    ObjectType,
+    Order,
+    Place,
+    ProgramAttributes,
+    ProgramInfo,
+    RingMemory,
+    TestRun,
+    VerifierRejection,
+)
+from axoneme.core.datapath.rows import round_up
+from axoneme.core.datapath.uapi import AttachType, LinkType, MapKind, ProgramType, UpdateFlag
+from axoneme.core.testing.fake_ring import FakeRing
+
+_LRU = frozenset({MapKind.LRU_HASH, MapKind.LRU_PERCPU_HASH})
+_NO_DELETE = frozenset({MapKind.ARRAY, MapKind.PERCPU_ARRAY})
+_LINK_TYPES = {
+    AttachType.TCX_INGRESS: LinkType.TCX,
+    AttachType.TCX_EGRESS: LinkType.TCX,
+    AttachType.XDP: LinkType.XDP,
+    AttachType.SK_LOOKUP: LinkType.NETNS,
+}
+
+
+@define
+class FakeMap:
+    """A map's content: `entries` from key bytes to value bytes, in the order of use."""
+
+    id: int
+    attributes: MapAttributes
+    entries: OrderedDict[bytes, bytes] = field(factory=OrderedDict)
+    ring: FakeRing | None = None
+    frozen: bool = False
+
+
+@define
+class FakeProgram:
+    id: int
+    attributes: ProgramAttributes
+    map_ids: tuple[int, ...] = ()
+    #: What a test-run gives: (data, context) to (return value, data, context).
+    run: Callable[[bytes, bytes], tuple[int, bytes, bytes]] | None = None
+
+
+@define
+class FakeLink:
+    id: int
+    attach: AttachType
+    target: int
+    program: FakeProgram
+    detached: bool = False
+
+
+class FakeKernel:
+    """The same protocol as `SyscallKernel`.
+
+    Pins are small files, so whoever lists, renames or removes them does so with real files, below a temporary folder.
+
+    :param cpus: possible CPUs.
+    :param refuse: decides over each program that is loaded: a text is the verifier's log of its refusal.
+    """
+
+    def __init__(
+        self, *, cpus: int = 2, refuse: Callable[[ProgramAttributes], str | None] | None = None
+    ) -> None:
+        self.possible_cpus = cpus
+        self.refuse = refuse
+        #: How often each method was called.
+        self.calls: Counter[str] = Counter()
+        self.maps: dict[int, FakeMap] = {}
+        self.programs: dict[int, FakeProgram] = {}
+        self.links: dict[int, FakeLink] = {}
+        self.classifiers: dict[tuple[int, AttachType, int, int], Filter] = {}
+        #: Interfaces that exist; None means all.
+        self.interfaces: set[int] | None = None
+        self._hooks: dict[tuple[int, AttachType], list[int]] = {}
+        self._fds: dict[int, Any] = {}
+        self._faults: dict[str, list[tuple[int, int]]] = {}
+        self._last_id = 0
+        self._lock = threading.RLock()
+
+    # What tests do.
+
+    def fail(self, method: str, number: int, *, nth: int = 1) -> None:
+        """Makes the nth call from now of that method raise `BpfError` with that errno."""
+        if not callable(getattr(self, method, None)):
+            raise ValueError(f"the kernel has no method {method!r}")
+        self._faults.setdefault(method, []).append((self.calls[method] + nth, number))
+
+    @property
+    def open_fds(self) -> int:
+        """How many file descriptors nobody has closed."""
+        return len(self._fds)
+
+    def map_named(self, name: str) -> FakeMap:
+        """The newest map of that name (as far as the kernel keeps names)."""
+        return max(
+            (each for each in self.maps.values() if each.attributes.name == name[:15]), key=lambda m: m.id
+        )
+
+    def emit(self, name: str, record: bytes, *, discard: bool = False) -> bool:
+        """Puts a record into a ring buffer, as a program would. False when there is no room."""
+        ring = self.map_named(name).ring
+        if ring is None:
+            raise ValueError(f"{name} is no ring buffer")
+        return ring.emit(record, discard=discard)
+
+    def vanish(self, ifindex: int) -> None:
+        """The interface goes, and what is attached to it."""
+        for link in self.links.values():
+            if link.target == ifindex and link.attach in _LINK_TYPES:
+                self._unhook(link)
+        for place in [place for place in self.classifiers if place[0] == ifindex]:
+            del self.classifiers[place]
+        if self.interfaces is not None:
+            self.interfaces.discard(ifindex)
+
+    # Plumbing.
+
+    def _enter(self, method: str) -> None:
+        self.calls[method] += 1
+        for nth, number in self._faults.get(method, []):
+            if nth == self.calls[method]:
+                raise BpfError(f"{method} (made to fail)", number)
+
+    def _open(self, what: Any) -> int:
+        with self._lock:
+            fd = (
+                what.ring.poll_fd()
+                if isinstance(what, FakeMap) and what.ring
+                else os.open("/dev/null", os.O_CLOEXEC)
+            )
+            self._fds[fd] = what
+            return fd
+
+    def _next_id(self) -> int:
+        self._last_id += 1
+        return self._last_id
+
+    def _get(self, fd: int, kind: type[Any]) -> Any:
+        what = self._fds.get(fd)
+        if not isinstance(what, kind):
+            raise BpfError(f"use fd {fd}", errno.EBADF)
+        return what
+
+    def close(self, fd: int) -> None:
+        with self._lock:
+            if self._fds.pop(fd, None) is None:
+                raise BpfError(f"close fd {fd}", errno.EBADF)
+            os.close(fd)
+
+    # Maps.
+
+    def map_create(self, attributes: MapAttributes) -> int:
+        self._enter("map_create")
+        new = FakeMap(self._next_id(), attributes)
+        if attributes.kind is MapKind.RINGBUF:
+            new.ring = FakeRing(attributes.max_entries)
+        if attributes.kind.indexed:
+            zeros = bytes(self._entry_size(attributes))
+            new.entries.update((struct.pack("=I", i), zeros) for i in range(attributes.max_entries))
+        self.maps[new.id] = new
+        return self._open(new)
+
+    def _entry_size(self, attributes: MapAttributes) -> int:
+        if attributes.kind.per_cpu:
+            return round_up(attributes.value_size, 8) * self.possible_cpus
+        return attributes.value_size
+
+    def map_lookup(self, fd: int, key: bytes, value_size: int) -> bytes | None:
+        self._enter("map_lookup")
+        with self._lock:
+            target: FakeMap = self._get(fd, FakeMap)
+            if target.attributes.kind is MapKind.LPM_TRIE:
+                found = max((k for k in target.entries if _covers(k, key)), key=_prefix, default=None)
+                return None if found is None else target.entries[found]
+            if key in target.entries and target.attributes.kind in _LRU:
+                target.entries.move_to_end(key)
+            return target.entries.get(key)
+
+    def map_update(self, fd: int, key: bytes, value: bytes, flags: int = 0) -> None:
+        self._enter("map_update")
+        with self._lock:
+            self._update(self._get(fd, FakeMap), key, value, flags)
+
+    def _update(self, target: FakeMap, key: bytes, value: bytes, flags: int = 0) -> None:
+        attributes, kind = target.attributes, target.attributes.kind
+        if len(key) != attributes.key_size or len(value) != self._entry_size(attributes):
+            raise BpfError("update (the kernel would read past the buffer)", errno.EFAULT)
+        present = self._stored(target, key)
+        if present is not None and flags == UpdateFlag.NOEXIST:
+            raise BpfError("update", errno.EEXIST)
+        if present is None and flags == UpdateFlag.EXIST:
+            raise BpfError("update", errno.ENOENT)
+        if present is None and len(target.entries) >= attributes.max_entries:
+            if kind not in _LRU:
+                raise MapFull("update", errno.ENOSPC if kind is MapKind.LPM_TRIE else errno.E2BIG)
+            target.entries.popitem(last=False)
+        if present is not None and present != key:
+            del target.entries[present]  # a trie keeps the bytes of the last writer
+        target.entries[key] = value
+
+    def _stored(self, target: FakeMap, key: bytes) -> bytes | None:
+        """The stored key that means the same."""
+        if target.attributes.kind is not MapKind.LPM_TRIE:
+            return key if key in target.entries else None
+        if _prefix(key) > 8 * (len(key) - 4):
+            raise BpfError("use trie", errno.EINVAL)
+        same = (k for k in target.entries if _prefix(k) == _prefix(key) and _covers(k, key))
+        return next(same, None)
+
+    def map_delete(self, fd: int, key: bytes) -> bool:
+        self._enter("map_delete")
+        with self._lock:
+            return self._delete(self._get(fd, FakeMap), key)
+
+    def _delete(self, target: FakeMap, key: bytes) -> bool:
+        if target.attributes.kind in _NO_DELETE:
+            raise BpfError("delete", errno.EINVAL)
+        present = self._stored(target, key)
+        return present is not None and target.entries.pop(present, None) is not None
+
+    def map_next_key(self, fd: int, key: bytes | None, key_size: int) -> bytes | None:
+        self._enter("map_next_key")
+        keys = list(self._get(fd, FakeMap).entries)
+        index = keys.index(key) + 1 if key in keys else 0
+        return keys[index] if index < len(keys) else None
+
+    def map_lookup_batch(
+        self, fd: int, cursor: bytes | None, keys: Buffer, values: Buffer
+    ) -> tuple[int, bytes | None]:
+        self._enter("map_lookup_batch")
+        with self._lock:
+            entries = list(self._get(fd, FakeMap).entries.items())
+        start = int.from_bytes(cursor or b"", "little")
+        chunk = entries[start : start + len(keys)]
+        keys[: len(chunk)] = np.frombuffer(b"".join(key for key, _ in chunk), keys.dtype)
+        values[: len(chunk)] = np.frombuffer(b"".join(value for _, value in chunk), values.dtype)
+        end = start + len(chunk)
+        return len(chunk), end.to_bytes(8, "little") if end < len(entries) else None
+
+    def map_update_batch(self, fd: int, keys: Buffer, values: Buffer) -> None:
+        self._enter("map_update_batch")
+        with self._lock:
+            target = self._get(fd, FakeMap)
+            for written, (key, value) in enumerate(zip(keys, values, strict=True)):
+                try:
+                    self._update(target, key.tobytes(), value.tobytes())
+                except MapFull as error:
+                    raise MapFull("update a batch", error.errno, written=written) from None
+
+    def map_delete_batch(self, fd: int, keys: Buffer) -> int:
+        self._enter("map_delete_batch")
+        with self._lock:
+            target = self._get(fd, FakeMap)
+            for deleted, key in enumerate(keys):
+                if not self._delete(target, key.tobytes()):
+                    return deleted
+        return len(keys)
+
+    def map_freeze(self, fd: int) -> None:
+        self._enter("map_freeze")
+        self._get(fd, FakeMap).frozen = True
+
+    def ring_memory(self, fd: int, size: int) -> RingMemory:
+        self._enter("ring_memory")
+        target: FakeMap = self._get(fd, FakeMap)
+        if target.ring is None or target.attributes.max_entries != size:
+            raise BpfError("map ring buffer into memory", errno.EINVAL)
+        return target.ring.memory
+
+    # Programs.
+
+    def program_load(self, attributes: ProgramAttributes) -> int:
+        self._enter("program_load")
+        if log := self.refuse(attributes) if self.refuse else None:
+            raise VerifierRejection(attributes.name, errno.EACCES, log)
+        maps = tuple(self._get(fd, FakeMap).id for fd in sorted(relocate.tokens(attributes.instructions)))
+        new = FakeProgram(self._next_id(), attributes, maps)
+        self.programs[new.id] = new
+        return self._open(new)
+
+    def program_test_run(
+        self, fd: int, data: bytes, *, context: bytes = b"", repeat: int = 1, data_room: int | None = None
+    ) -> TestRun:
+        self._enter("program_test_run")
+        program: FakeProgram = self._get(fd, FakeProgram)
+        if program.run is None:
+            return TestRun(retval=0, data=data, context=context, duration=1)
+        retval, data, context = program.run(data, context)
+        return TestRun(retval=retval & 0xFFFFFFFF, data=data, context=context, duration=1)
+
+    def enable_statistics(self) -> int:
+        self._enter("enable_statistics")
+        return self._open("statistics")
+
+    # Links.
+
+    def link_create(
+        self, program_fd: int, target: int, attach: AttachType, *, flags: int = 0, order: Order | None = None
+    ) -> int:
+        self._enter("link_create")
+        program = self._get(program_fd, FakeProgram)
+        kind = _LINK_TYPES.get(attach, LinkType.CGROUP)
+        if kind in (LinkType.CGROUP, LinkType.NETNS):
+            target = os.fstat(target).st_ino
+        elif self.interfaces is not None and target not in self.interfaces:
+            raise BpfError(f"attach to {attach.name}", errno.ENODEV)
+        hook = self._hooks.setdefault((target, attach), [])
+        if hook and kind is LinkType.XDP:
+            raise BpfError(f"attach to {attach.name}", errno.EBUSY)
+        link = FakeLink(self._next_id(), attach, target, program)
+        hook.insert(_position(hook, order), link.id)
+        self.links[link.id] = link
+        return self._open(link)
+
+    def link_update(self, link_fd: int, program_fd: int) -> None:
+        self._enter("link_update")
+        link: FakeLink = self._get(link_fd, FakeLink)
+        if link.detached:
+            raise BpfError("replace a link's program", errno.ENOLINK)
+        link.program = self._get(program_fd, FakeProgram)
+
+    def link_detach(self, link_fd: int) -> None:
+        self._enter("link_detach")
+        self._unhook(self._get(link_fd, FakeLink))
+
+    def _unhook(self, link: FakeLink) -> None:
+        if not link.detached:
+            self._hooks[link.target, link.attach].remove(link.id)
+            link.detached, link.target = True, 0
+
+    def hook_state(self, target: int, attach: AttachType) -> HookState:
+        """`target` as for `link_create`."""
+        self._enter("hook_state")
+        if _LINK_TYPES.get(attach, LinkType.CGROUP) in (LinkType.CGROUP, LinkType.NETNS):
+            target = os.fstat(target).st_ino
+        links = [self.links[number] for number in self._hooks.get((target, attach), [])]
+        return HookState(
+            program_ids=tuple(link.program.id for link in links),
+            link_ids=tuple(link.id for link in links),
+            revision=self.calls["link_create"],
+        )
+
+    # Classifier filters.
+
+    def filter_replace(self, wanted: Filter, program_fd: int) -> None:
+        self._enter("filter_replace")
+        program = self._get(program_fd, FakeProgram)
+        if self.interfaces is not None and wanted.ifindex not in self.interfaces:
+            raise BpfError(f"attach filter {wanted.name}", errno.ENODEV)
+        place = _place(wanted)
+        if place in self.classifiers and self.classifiers[place].name != wanted.name:
+            raise BpfError(f"attach filter {wanted.name}", errno.EEXIST)
+        self.classifiers[place] = evolve(wanted, program_id=program.id)
+
+    def filter_delete(self, unwanted: Filter) -> bool:
+        self._enter("filter_delete")
+        present = self.classifiers.get(_place(unwanted))
+        if present is None or present.name != unwanted.name:
+            return False
+        del self.classifiers[_place(unwanted)]
+        return True
+
+    def filters(self, ifindex: int, attach: AttachType) -> list[Filter]:
+        self._enter("filters")
+        here = [each for place, each in self.classifiers.items() if place[:2] == (ifindex, attach)]
+        return sorted(here, key=lambda each: (each.priority, each.handle))
+
+    # Any object.
+
+    def pin(self, fd: int, path: Path) -> None:
+        self._enter("pin")
+        what = self._fds[fd]
+        if "." in path.name:
+            raise BpfError(f"pin {path}", errno.EPERM)
+        if path.exists():
+            raise BpfError(f"pin {path}", errno.EEXIST)
+        path.write_text(f"{_kind(what)} {what.id}")
+
+    def open_pin(self, path: Path) -> int:
+        self._enter("open_pin")
+        try:
+            kind, number = path.read_text().split()
+        except FileNotFoundError:
+            raise BpfError(f"open {path}", errno.ENOENT) from None
+        return self._open(self._objects(ObjectType(kind))[int(number)])
+
+    def ensure_bpffs(self, folder: Path) -> None:
+        self._enter("ensure_bpffs")
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def _objects(self, kind: ObjectType) -> dict[int, Any]:
+        found: dict[ObjectType, dict[int, Any]] = {
+            ObjectType.MAP: dict(self.maps),
+            ObjectType.PROGRAM: dict(self.programs),
+            ObjectType.LINK: dict(self.links),
+        }
+        return found[kind]
+
+    def ids(self, kind: ObjectType) -> list[int]:
+        self._enter("ids")
+        return sorted(self._objects(kind))
+
+    def open_id(self, kind: ObjectType, number: int) -> int | None:
+        self._enter("open_id")
+        what = self._objects(kind).get(number)
+        return None if what is None else self._open(what)
+
+    def map_info(self, fd: int) -> MapInfo:
+        self._enter("map_info")
+        what: FakeMap = self._get(fd, FakeMap)
+        of = what.attributes
+        return MapInfo(
+            id=what.id,
+            kind=of.kind,
+            name=of.name,
+            key_size=of.key_size,
+            value_size=of.value_size,
+            max_entries=of.max_entries,
+            flags=of.flags,
+        )
+
+    def program_info(self, fd: int) -> ProgramInfo:
+        self._enter("program_info")
+        what: FakeProgram = self._get(fd, FakeProgram)
+        count = len(what.attributes.instructions) // 8
+        return ProgramInfo(
+            id=what.id,
+            type=ProgramType(what.attributes.type),
+            name=what.attributes.name[:15],
+            tag=f"{hash(what.attributes.instructions) & 0xFFFFFFFFFFFFFFFF:016x}",
+            instructions=count,
+            verified=count,
+            jited_bytes=8 * count,
+            load_time_ns=what.id,
+            map_ids=what.map_ids,
+            run_count=0,
+            run_time_ns=0,
+            recursion_misses=0,
+        )
+
+    def link_info(self, fd: int) -> LinkInfo:
+        self._enter("link_info")
+        what: FakeLink = self._get(fd, FakeLink)
+        return LinkInfo(
+            id=what.id,
+            type=_LINK_TYPES.get(what.attach, LinkType.CGROUP),
+            program_id=what.program.id,
+            target=what.target,
+            attach=what.attach,
+        )
+
+
+def _kind(what: FakeMap | FakeProgram | FakeLink) -> ObjectType:
+    kinds = {FakeMap: ObjectType.MAP, FakeProgram: ObjectType.PROGRAM, FakeLink: ObjectType.LINK}
+    return kinds[type(what)]
+
+
+def _place(one: Filter) -> tuple[int, AttachType, int, int]:
+    return one.ifindex, one.attach, one.priority, one.handle
+
+
+def _position(hook: list[int], order: Order | None) -> int:
+    if order is None or order.place is Place.LAST:
+        return len(hook)
+    if order.place is Place.FIRST:
+        return 0
+    if order.link_id not in hook:
+        raise BpfError("attach beside a link that is not there", errno.ENOENT)
+    return hook.index(order.link_id) + (order.place is Place.AFTER)
+
+
+def _prefix(key: bytes) -> int:
+    return int(struct.unpack_from("=I", key)[0])
+
+
+def _covers(stored: bytes, key: bytes) -> bool:
+    """Whether the stored prefix contains the key's."""
+    length = _prefix(stored)
+    if length > _prefix(key):
+        return False
+    cut = 8 * (len(stored) - 4) - length
+    return int.from_bytes(stored[4:], "big") >> cut == int.from_bytes(key[4:], "big") >> cut
