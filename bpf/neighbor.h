@@ -42,7 +42,7 @@ INLINE int arp(struct __sk_buff *skb)
 		goto invalid;
 	if (a->operation == be16(2))
 		return PASS; /* the answer to a question of the host's stack */
-	if (a->operation != be16(1) || target != GATEWAY4)
+	if (a->operation != be16(1) || target != be32(GATEWAY4))
 		goto invalid;
 	a->operation = be16(2);
 	__builtin_memcpy(a->target_mac, a->sender_mac, 6);
@@ -92,7 +92,7 @@ INLINE __be16 fold(u32 sum)
  */
 INLINE int solicited(struct __sk_buff *skb)
 {
-	const u32 gateway[4] = {GATEWAY6_0, GATEWAY6_1, GATEWAY6_2, GATEWAY6_3};
+	u32 gateway[4];
 	struct advertisement na = {};
 	struct {
 		u32 saddr[4];
@@ -107,6 +107,10 @@ INLINE int solicited(struct __sk_buff *skb)
 	u32 ifindex = skb->ifindex;
 	s64 sum;
 
+	gateway[0] = be32(GATEWAY6_0); /* one by one: a constant array would become read-only data, which has no loader */
+	gateway[1] = be32(GATEWAY6_1);
+	gateway[2] = be32(GATEWAY6_2);
+	gateway[3] = be32(GATEWAY6_3);
 	if (bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)) ||
 	    bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) ||
 	    bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(ip), &ns, sizeof(ns)))

@@ -31,7 +31,7 @@ INLINE void F(event)(struct F(packet) *p, u8 type, u32 reason, const struct conn
 	e->egress_rule = p->egress_rule;
 	e->ingress_rule = p->ingress_rule;
 	e->ifindex = p->skb->ifindex;
-	e->created = conn ? conn->created : 0;
+	e->created = conn ? conn->created : e->time >> TICK_SHIFT;
 	e->packets = conn ? conn->packets : 1;
 	e->bytes = conn ? conn->bytes : p->skb->len;
 	e->reply_packets = 0;

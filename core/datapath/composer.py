@@ -83,6 +83,11 @@ class Composition:
     stages: tuple[PlacedStage, ...]
     strategy: str = "single"
 
+    @property
+    def jumps(self) -> MapSpec | None:
+        """The map of its tail calls, if it was cut."""
+        return next((spec for spec in self.tokens.values() if spec.kind is MapKind.PROG_ARRAY), None)
+
     @cached_property
     def digest(self) -> str:
         return hashlib.sha256(self.text.encode()).hexdigest()[:32]
@@ -146,15 +151,13 @@ def compose(
     """
     _check(point, stages, maps)
     used = dict(maps)
-    jumps = (
-        MapSpec(f"jumps_{point.name}", MapKind.PROG_ARRAY, u32, u32, 16, doc="tail calls") if cuts else None
-    )
-    if jumps:
-        used |= {jumps.name: jumps, SCRATCH.name: SCRATCH}
     if point.packets:
         body, programs = _packet_body(point, stages, cuts)
     else:
         body, programs = _chain_body(point, stages)
+    if cuts:
+        body, jumps = _own_jumps(point, body)
+        used |= {jumps.name: jumps, SCRATCH.name: SCRATCH}
     tokens = _tokens(body, used)
     text = "\n".join(
         [
@@ -174,6 +177,14 @@ def compose(
         point=point, text=text, programs=programs, tokens=tokens, stages=tuple(stages),
         strategy="tailcalls" if cuts else "single",
     )  # fmt: skip
+
+
+def _own_jumps(point: AttachPoint, body: list[str]) -> tuple[list[str], MapSpec]:
+    """A map of tail calls that belongs to this text alone: two programs that are swapped must not share one."""
+    generic = f"jumps_{point.name}"
+    own = f"{generic}_{hashlib.sha256(''.join(body).encode()).hexdigest()[:8]}"
+    spec = MapSpec(own, MapKind.PROG_ARRAY, u32, u32, 16, doc=f"tail calls of {point.name}")
+    return [part.replace(f"{generic}_tail_call", f"{own}_tail_call") for part in body], spec
 
 
 def _check(point: AttachPoint, stages: Sequence[PlacedStage], maps: Mapping[str, MapSpec]) -> None:

@@ -111,7 +111,7 @@ def expired_mask(keys: Rows, values: Rows, timeouts: Timeouts, now: int) -> Rows
         [timeouts.tcp_closing, timeouts.tcp, timeouts.tcp_opening],
         timeouts.other,
     )
-    result: Rows = (idle > limit)[group]
+    result: Rows = np.asarray((idle > limit)[group])
     return result
 
 
