@@ -1,0 +1,41 @@
+"""The node itself: made to forward packets, and asked for its addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from axoneme.core.net import messages, sysctl
+from axoneme.core.net.model import SCOPE_GLOBAL, Address
+from axoneme.core.net.rtnl import Rtnl
+
+#: Multicast groups for `Rtnl`: addresses that come and go (RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR).
+ADDRESS_GROUPS = 0x10 | 0x100
+
+_FORWARDING = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
+
+
+def prepare_host() -> list[str]:
+    """Turns forwarding on for both families; returns the sysctls that had to be changed.
+
+    They stay on when the agent ends: traffic of the workloads flows on without it, and others may rely on them by then.
+    """
+    wanted = _FORWARDING if sysctl.has_ipv6() else _FORWARDING[:1]
+    return [name for name in wanted if sysctl.ensure(name, 1)]
+
+
+def node_addresses(rtnl: Rtnl) -> set[Address]:
+    """The addresses under which others know this node: of global scope, on any interface."""
+    return _global(rtnl.dump(messages.dump_addresses()))
+
+
+def _global(dump: Iterable[bytes]) -> set[Address]:
+    return {fact.address for fact in map(messages.read_address, dump) if fact.scope == SCOPE_GLOBAL}
+
+
+def address_changes(rtnl: Rtnl) -> bool:
+    """Whether a node's own address may have come or gone since the last call. See `Rtnl.notifications` for errors."""
+    return any(
+        messages.read_address(message).scope == SCOPE_GLOBAL
+        for kind, message in rtnl.notifications()
+        if kind in (messages.RTM_NEWADDR, messages.RTM_DELADDR)
+    )
