@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
 
 import attrs
+
 from axoneme.core.records import TableSpec
 from axoneme.core.state.store import REMEMBERED_DELETIONS, Entries, Store, TableError
 from axoneme.core.state.watch import Batch, Change, ChangeKind, Key, Watch, watch_many
@@ -69,6 +70,10 @@ class Table(Generic[T]):
     def awaited(self) -> frozenset[str]:
         """The sources that have not said yet that they are through."""
         return frozenset(self._store.awaited)
+
+    def key(self, row: T) -> Key:
+        """The key of a row, whether it is in the table or not."""
+        return self._store.key_of(row)
 
     def get(self, key: Key) -> T | None:
         """The row with this key (for several key attributes: the tuple of them), or None."""

@@ -1,0 +1,343 @@
+"""Resources: Kubernetes-shaped objects that people write, validated on entry, with what is wrong with them beside them.
+
+A source reads documents and writes `Resource` rows into the table `resources`. Plugins read `parsed` of the rows that are
+in effect. An object that became invalid keeps its last good `parsed` in effect (`Status.STALE`) and shows its problems.
+
+Names and labels follow https://kubernetes.io/docs/concepts/overview/working-with-objects/names/ and …/labels/.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+import structlog
+from attrs import evolve, field, frozen
+
+from axoneme.core.errors import ResourceError, Where
+from axoneme.core.records import ResourceKind, TableSpec
+from axoneme.core.state.document import At, Document
+from axoneme.core.state.parsing import Fields, flatten, nearest
+
+log = structlog.get_logger(__name__)
+
+#: (kind, namespace, name); the namespace of a cluster-wide object is empty.
+ResourceKey = tuple[str, str, str]
+
+DEFAULT_NAMESPACE: Final = "default"
+
+_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_DNS_LABEL: Final = re.compile(_LABEL)
+_DNS_SUBDOMAIN: Final = re.compile(rf"{_LABEL}(\.{_LABEL})*")
+_QUALIFIED: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
+
+#: What a cluster writes into metadata; it means nothing here.
+_CLUSTER_METADATA: Final = (
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "managedFields",
+    "finalizers",
+    "ownerReferences",
+    "generateName",
+    "selfLink",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+)
+
+
+class Status(enum.StrEnum):
+    VALID = "valid"
+    #: Invalid as it is written now; the last good version is in effect.
+    STALE = "stale"
+    #: Invalid, and no good version is known: without effect.
+    INVALID = "invalid"
+
+
+@frozen
+class Problem:
+    """One thing that is wrong, where, and what to do about it."""
+
+    message: str
+    where: Where | None = None
+    hint: str | None = None
+
+    @classmethod
+    def of(cls, error: ResourceError) -> Problem:
+        return cls(error.message, error.where, error.hint)
+
+    def __str__(self) -> str:
+        return str(ResourceError(self.message, where=self.where, hint=self.hint))
+
+
+@frozen(kw_only=True)
+class Resource:
+    """One object.
+
+    :param namespace: empty for a cluster-wide object.
+    :param source: which source brought it (`folder:/etc/axoneme/resources`).
+    :param where: file and line where it begins.
+    :param raw: the whole object as it was written; not to be changed. Of a stale one: the last good version.
+    :param parsed: what the kind's parse function made of it; None when it has no effect.
+    :param digest: of `raw`: 32 hexadecimal digits.
+    :param problems: what is wrong with it as it is written now.
+    """
+
+    kind: str
+    namespace: str
+    name: str
+    api_version: str
+    uid: str = ""
+    source: str
+    where: Where
+    digest: str
+    labels: Mapping[str, str] = field(factory=dict)
+    annotations: Mapping[str, str] = field(factory=dict)
+    raw: Mapping[str, Any] = field(eq=False, repr=False)
+    parsed: Any = field(default=None, repr=False)
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def key(self) -> ResourceKey:
+        return (self.kind, self.namespace, self.name)
+
+    @property
+    def in_effect(self) -> bool:
+        return self.parsed is not None
+
+    @property
+    def status(self) -> Status:
+        if not self.problems:
+            return Status.VALID
+        return Status.STALE if self.in_effect else Status.INVALID
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
+
+@frozen(kw_only=True)
+class ResourceFile:
+    """One file, or other origin, of resources.
+
+    :param objects: how many objects it has (the last good ones, while it cannot be read).
+    :param problems: what is wrong with the file as a whole; what is wrong with an object stands on its `Resource`.
+    """
+
+    path: str
+    source: str
+    objects: int = 0
+    problems: tuple[Problem, ...] = ()
+
+
+RESOURCES: Final = TableSpec(
+    name="resources",
+    row=Resource,
+    key=("kind", "namespace", "name"),
+    indexes=("kind", "namespace", "source", "status"),
+    doc="The objects that people wrote, with their status.",
+)
+RESOURCE_FILES: Final = TableSpec(
+    name="resource_files",
+    row=ResourceFile,
+    key="path",
+    indexes=("source",),
+    doc="The files that resources come from, with what is wrong with them.",
+)
+
+
+@frozen(kw_only=True)
+class Envelope:
+    """What a kind's parse function gets: an object whose type, name and labels are known to be good.
+
+    :param fields: the object's top level. `apiVersion`, `kind`, `metadata` and `status` count as read; the parse function
+        reads the others from it (see `axoneme.core.state.parsing`). Fields that it does not ask for are errors.
+    """
+
+    api_version: str
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    fields: Fields
+
+    def where(self) -> Where:
+        return self.fields.where()
+
+
+class Kinds:
+    """The kinds that are understood, by apiVersion and kind."""
+
+    def __init__(self, kinds: Iterable[ResourceKind] = ()) -> None:
+        self._kinds = {(kind.api_version, kind.kind): kind for kind in kinds}
+
+    def __iter__(self) -> Iterator[ResourceKind]:
+        return iter(self._kinds.values())
+
+    def find(self, fields: Fields, api_version: str, kind: str) -> ResourceKind:
+        """The kind. Raises `ResourceError`, at the document's field that is wrong, naming the nearest known one."""
+        if found := self._kinds.get((api_version, kind)):
+            return found
+        versions = sorted(version for version, name in self._kinds if name == kind)
+        if versions:
+            known = f"it is known in {', '.join(versions)}"
+            raise fields.error(f"unknown apiVersion {api_version!r} of {kind}", "apiVersion", hint=known)
+        hint = nearest(kind, sorted({name for _, name in self._kinds}))
+        raise fields.error(f"unknown kind {kind!r}", "kind", hint=hint)
+
+
+def expand(document: Document) -> list[Document]:
+    """The objects of a document: itself, or the elements of a `List` (what `kubectl get -o yaml` prints).
+
+    Raises `ResourceError` when the list is none.
+    """
+    value = document.value
+    if not isinstance(value, dict) or value.get("kind") != "List" or "items" not in value:
+        return [document]
+    top = Fields(document)
+    top.ignore("apiVersion", "kind", "metadata")
+    items: Any = top.raw("items", None) or []
+    if not isinstance(items, list):
+        raise top.error("expected a list", "items")
+    top.finish()
+    return [document.within(("items", i)) for i in range(len(items))]
+
+
+@frozen
+class Read:
+    """What was read from one document.
+
+    :param certain: whether it is sure which object is meant. It is not, when its kind is not known or its name is none.
+    """
+
+    resource: Resource
+    certain: bool
+
+
+def read_resource(document: Document, kinds: Kinds, source: str) -> Read:
+    """The object of a document, with all that is wrong inside it.
+
+    Raises `ResourceError` when the document names no object at all: no kind, no name.
+    """
+    top = Fields(document)
+    metadata = top.fields("metadata")
+    resource = Resource(
+        api_version=top.text("apiVersion"),
+        kind=top.text("kind"),
+        name=metadata.text("name"),
+        namespace=metadata.text("namespace", ""),
+        source=source,
+        where=document.position(),
+        digest=digest(document.value),
+        raw=document.value,
+    )
+    try:
+        kind = kinds.find(top, resource.api_version, resource.kind)
+    except ResourceError as error:
+        return Read(evolve(resource, problems=_problems([error])), False)
+    resource = _named(resource, kind, metadata)
+    certain = not top.report
+    return Read(_parsed(resource, kind, top, metadata), certain)
+
+
+def reread(resource: Resource, kinds: Kinds) -> Resource:
+    """The same object, with `parsed` made anew from `raw`: for kinds whose parse function was replaced."""
+    where = resource.where
+    start = At((where.line or 1) - 1, (where.column or 1) - 1)
+    read = read_resource(Document(where.file, resource.raw, {}, start), kinds, resource.source)
+    return evolve(read.resource, where=where)
+
+
+def digest(value: Any) -> str:
+    """A hash of a JSON-like value that does not depend on the order of keys; 32 hexadecimal digits."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _named(resource: Resource, kind: ResourceKind, metadata: Fields) -> Resource:
+    """The resource with the namespace that its kind gives it; what is wrong with the names is reported."""
+    if len(resource.name) > 253 or not _DNS_SUBDOMAIN.fullmatch(resource.name):
+        metadata.note(
+            f"{resource.name[:80]!r} is not a valid name",
+            "name",
+            hint="lower-case letters, digits, '-' and '.', at most 253, a letter or digit first and last",
+        )
+    if not kind.namespaced:
+        if resource.namespace:
+            metadata.note(f"{resource.kind} is cluster-wide, it has no namespace", "namespace")
+        return evolve(resource, namespace="")
+    namespace = resource.namespace or DEFAULT_NAMESPACE
+    if len(namespace) > 63 or not _DNS_LABEL.fullmatch(namespace):
+        metadata.note(
+            f"{namespace[:80]!r} is not a valid namespace",
+            "namespace",
+            hint="lower-case letters, digits and '-', at most 63, a letter or digit first and last",
+        )
+    return evolve(resource, namespace=namespace)
+
+
+def _parsed(resource: Resource, kind: ResourceKind, top: Fields, metadata: Fields) -> Resource:
+    """The resource with all that its kind's parse function makes of it, or with its problems."""
+    failed: list[ResourceError] = []
+    envelope = _envelope(resource, top, metadata)
+    complete = evolve(resource, uid=envelope.uid, labels=envelope.labels, annotations=envelope.annotations)
+    try:
+        if (parsed := kind.parse(envelope)) is None:
+            raise RuntimeError("it returned nothing")
+        complete = evolve(complete, parsed=parsed)
+        top.report_unknown()
+    except Exception as error:
+        failed = flatten(error)
+        if not isinstance(error, (ResourceError, ExceptionGroup)):
+            log.exception("resource_parser_failed", resource=str(resource), where=str(resource.where))
+    failed = [error if error.where else _placed(error, resource.where) for error in failed]
+    if problems := _problems([*top.report, *failed]):
+        return evolve(complete, parsed=None, problems=problems)
+    return complete
+
+
+def _placed(error: ResourceError, where: Where) -> ResourceError:
+    return ResourceError(error.message, where=where, hint=error.hint)
+
+
+def _problems(errors: list[ResourceError]) -> tuple[Problem, ...]:
+    return tuple(Problem.of(error) for error in errors)
+
+
+def _envelope(resource: Resource, top: Fields, metadata: Fields) -> Envelope:
+    """What the parse function gets. Errors in the metadata are reported, so that those of the rest come out as well."""
+    top.ignore("status")
+    metadata.ignore(*_CLUSTER_METADATA)
+    uid, labels, annotations = "", {}, {}
+    try:
+        uid = metadata.text("uid", "")
+        annotations = metadata.labels("annotations", {})
+        labels = metadata.labels("labels", {})
+    except ResourceError as error:
+        top.report.extend(flatten(error))
+    _check_labels(labels, metadata)
+    return Envelope(
+        api_version=resource.api_version,
+        kind=resource.kind,
+        namespace=resource.namespace,
+        name=resource.name,
+        uid=uid,
+        labels=labels,
+        annotations=annotations,
+        fields=top,
+    )
+
+
+def _check_labels(labels: Mapping[str, str], metadata: Fields) -> None:
+    for key, value in labels.items():
+        prefix, _, name = key.rpartition("/")
+        good_prefix = "/" not in key or (len(prefix) <= 253 and _DNS_SUBDOMAIN.fullmatch(prefix))
+        if not good_prefix or len(name) > 63 or not _QUALIFIED.fullmatch(name):
+            metadata.note(f"{key[:80]!r} is not a valid label key", "labels", key)
+        if value and (len(value) > 63 or not _QUALIFIED.fullmatch(value)):
+            metadata.note(f"{value[:80]!r} is not a valid label value", "labels", key)
