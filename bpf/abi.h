@@ -85,7 +85,11 @@ static long (*redirect_neigh)(u32 ifindex, void *neighbor, int size, u64 flags) 
 #define TICK_SHIFT 24
 INLINE u32 ticks(void)
 {
+#if COARSE_CLOCK
 	return bpf_ktime_get_coarse_ns() >> TICK_SHIFT;
+#else
+	return bpf_ktime_get_ns() >> TICK_SHIFT; /* before Linux 5.11; some 15 ns dearer */
+#endif
 }
 
 /* One step of a program: its verdict, unless it is NEXT, ends it. Used by the generated functions only. */

@@ -113,6 +113,7 @@ class Constants:
     world4: int = 2
     world6: int = 2
     direct_routing: bool = False
+    coarse_clock: bool = True
     gateway4: int = field(default=0)
     gateway6: tuple[int, int, int, int] = (0, 0, 0, 0)
 
@@ -123,6 +124,7 @@ class Constants:
             "WORLD_IDENTITY6": self.world6,
             "IDENTITY_HOST": 1,
             "DIRECT_ROUTING": int(self.direct_routing),
+            "COARSE_CLOCK": int(self.coarse_clock),
             "GATEWAY4": self.gateway4,
             **gateway6,
         }
@@ -161,9 +163,9 @@ def compose(
     tokens = _tokens(body, used)
     text = "\n".join(
         [
-            *_part("abi.h"),
             '#line 1 "<constants>"',
             *_defines(point.defines | constants.defines() | _numbers(reasons)),
+            *_part("abi.h"),
             '#line 1 "<maps>"',
             c_definitions(
                 [layout for spec in tokens.values() for layout in (spec.key, spec.value)] + [abi.EVENT]
