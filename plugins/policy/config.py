@@ -1,0 +1,35 @@
+"""The section `policy` of the configuration."""
+
+from __future__ import annotations
+
+import enum
+
+from attrs import frozen
+
+from axoneme.core.structure import setting
+from axoneme.plugins.policy.filters import Enforcement, Settings
+
+
+class AllowLocalhost(enum.StrEnum):
+    ALWAYS = "always"
+    POLICY = "policy"
+
+
+@frozen(kw_only=True)
+class PolicyConfig:
+    enforcement: Enforcement = setting(
+        Enforcement.DEFAULT,
+        help="default: what a policy selects is in default deny; always: everything is; never: no policy applies",
+    )
+    allow_localhost: AllowLocalhost = setting(
+        AllowLocalhost.ALWAYS,
+        help="always: the host reaches its own workloads unless a rule denies it; policy: only if a rule allows it",
+    )
+    peers: int = setting(262_144, help="room for (policy, identity) entries in the kernel", minimum=1024)
+    verdicts: int = setting(
+        131_072, help="room for (class, protocol, port prefix) entries in the kernel", minimum=1024
+    )
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(self.enforcement, self.allow_localhost is AllowLocalhost.ALWAYS)

@@ -1,0 +1,73 @@
+"""The plugin's metrics, under Cilium's names where it has the same number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from axoneme.core.plugin import PluginContext
+from axoneme.core.records import Metric, MetricType
+from axoneme.plugins.policy import reconciler
+from axoneme.plugins.policy.engine import Engine
+from axoneme.plugins.policy.model import Direction
+
+
+def metrics(context: PluginContext) -> Iterable[Metric]:
+    source = reconciler.of(context)
+    return [
+        _gauge("policy", "policies loaded", lambda: len(source.engine.policies)),
+        Metric(
+            name="policy_endpoint_enforcement_status",
+            type=MetricType.GAUGE,
+            help="workloads by the directions in which policy is enforced",
+            read=lambda: enforcement(source.engine),
+            labels=("enforcement",),
+        ),
+        Metric(
+            name="policy_entries",
+            type=MetricType.GAUGE,
+            help="entries of the decision tables",
+            read=lambda: entries(source.engine),
+            labels=("table",),
+        ),
+        _gauge("policy_unresolvable", "workloads with rules that contradict each other", lambda: len(source.engine.errors())),
+        _gauge("policy_update_seconds", "duration of the last update", lambda: source.last_duration),
+        Metric(
+            name="policy_updates_total",
+            type=MetricType.COUNTER,
+            help="updates that changed the decision tables",
+            read=lambda: source.updates,
+        ),
+        Metric(
+            name="policy_writes_total",
+            type=MetricType.COUNTER,
+            help="entries written to or removed from the decision tables",
+            read=lambda: source.writes,
+        ),
+    ]  # fmt: skip
+
+
+def _gauge(name: str, text: str, read: Callable[[], float]) -> Metric:
+    return Metric(name=name, type=MetricType.GAUGE, help=text, read=read)
+
+
+def enforcement(engine: Engine) -> Mapping[tuple[str, ...], float]:
+    """Counts of workloads: none, ingress, egress, both."""
+    counts: dict[tuple[str, ...], float] = {
+        ("none",): 0.0,
+        ("ingress",): 0.0,
+        ("egress",): 0.0,
+        ("both",): 0.0,
+    }
+    for entry in engine.tables.subjects.values():
+        on = [direction.value for direction in Direction if entry.enforced(direction)]
+        counts[("both",) if len(on) == 2 else (on[0],) if on else ("none",)] += 1
+    return counts
+
+
+def entries(engine: Engine) -> Mapping[tuple[str, ...], float]:
+    tables = engine.tables
+    return {
+        ("subjects",): len(tables.subjects),
+        ("peers",): len(tables.peers),
+        ("verdicts",): len(tables.verdicts),
+    }

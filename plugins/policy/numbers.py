@@ -1,0 +1,55 @@
+"""Content-addressed numbers for policies and classes.
+
+A number is a hash of the content, so a restart computes the same ones and its diff is empty. A number that another
+content has, or had until the removal that is still to be written, is passed over: what stands in the kernel under a number
+never changes its meaning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+
+from attrs import define, field
+
+
+@define
+class Numbers:
+    """:param bits: the width of the numbers; 0 is never given."""
+
+    _bits: int = 32
+    _of: dict[bytes, int] = field(factory=dict)
+    _taken: dict[int, bytes] = field(factory=dict)
+    _released: list[int] = field(factory=list)
+    #: Whether a number that is free here may be used: false if the kernel holds something else under it.
+    usable: Callable[[int], bool] = field(default=lambda number: True)
+
+    def take(self, digest: bytes) -> int:
+        """The number of a content: its own, or a new one."""
+        number = self._of.get(digest)
+        if number is not None:
+            if number in self._released:
+                self._released.remove(number)
+            return number
+        number = next(one for one in self._candidates(digest) if one not in self._taken and self.usable(one))
+        self._of[digest], self._taken[number] = number, digest
+        return number
+
+    def release(self, digest: bytes) -> None:
+        """Gives a number up; it is passed over until `settle`."""
+        self._released.append(self._of[digest])
+
+    def settle(self) -> None:
+        """Everything released is out of use."""
+        for number in self._released:
+            del self._of[self._taken.pop(number)]
+        self._released.clear()
+
+    def _candidates(self, digest: bytes) -> Iterator[int]:
+        mask = (1 << self._bits) - 1
+        for attempt in range(1 << 16):
+            salted = hashlib.blake2b(digest, digest_size=4, salt=attempt.to_bytes(4, "little")).digest()
+            number = int.from_bytes(salted, "little") & mask
+            if number:
+                yield number
+        raise RuntimeError("no free number is left")

@@ -1,0 +1,240 @@
+"""What runs while the plugin is enabled: from the tables of resources, endpoints and identities to the kernel's maps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakValueDictionary
+
+import structlog
+
+from axoneme.core.datapath.kernel import MapFull
+from axoneme.core.plugin import PluginContext
+from axoneme.core.records import Health, Level
+from axoneme.core.state.resources import RESOURCES, Resource
+from axoneme.core.state.table import Batch
+from axoneme.core.state.watch import watch_many
+from axoneme.core.workloads.endpoints import ENDPOINTS, IDENTITIES, Endpoint
+from axoneme.core.workloads.endpoints import Identity as IdentityRow
+from axoneme.plugins.policy.config import PolicyConfig
+from axoneme.plugins.policy.engine import Engine
+from axoneme.plugins.policy.filters import Subject
+from axoneme.plugins.policy.maps import PolicyMaps
+from axoneme.plugins.policy.model import CidrGroup, Network, Policy, Protocol
+from axoneme.plugins.policy.rules import POLICY_RULES, RuleRow
+from axoneme.plugins.policy.selectors import Identity
+from axoneme.plugins.policy.tables import Plan, difference
+from axoneme.plugins.policy.world import World, WorldChange, speaks_of_prefixes
+
+log = structlog.get_logger(__name__)
+
+
+class PolicyReconciler:
+    """Keeps an engine up to date with the tables, and the kernel's maps with the engine."""
+
+    def __init__(self, context: PluginContext) -> None:
+        config: PolicyConfig = context.config
+        self._context = context
+        self._settings = config.settings
+        self.engine = Engine(self._settings)
+        #: Counters for metrics.
+        self.updates = 0
+        self.writes = 0
+        self.last_duration = 0.0
+        self._synced = False
+        self._full: dict[int, str] = {}
+        self._policies: dict[Any, Policy] = {}
+        self._groups: dict[Any, CidrGroup] = {}
+        self._world_changed = False
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Lives until cancelled. What it finds in the kernel is kept in force until everything is known."""
+        self._start()
+        state = self._context.state
+        watches = (
+            state.table(IDENTITIES.name, IdentityRow).watch(),
+            state.table(ENDPOINTS.name, Endpoint).watch(),
+            state.table(RESOURCES.name, Resource).watch(),
+        )
+        tables = (state.table(IDENTITIES.name), state.table(ENDPOINTS.name), state.table(RESOURCES.name))
+        try:
+            async for identities, endpoints, resources in watch_many(*watches):
+                self._take(identities, endpoints, resources)
+                if all(table.initialized for table in tables):
+                    await self._update()
+                    ready()
+        finally:
+            for watch in watches:
+                watch.close()
+
+    def _start(self) -> None:
+        """A restart after a failure begins anew, from the tables and from what the kernel has."""
+        self.engine, self._synced = Engine(self._settings), False
+        self._policies, self._groups, self._full = {}, {}, {}
+        context = self._context
+        self._maps = PolicyMaps(
+            *(context.map(f"policy_{name}") for name in ("subjects", "peers", "verdicts"))
+        )
+        folder = context.settings.agent.state_dir
+        self._world = World.open(context.state, context.workloads.ipcache, folder, self._behind)
+        self._pending: dict[Any, Policy | None] = {}
+
+    def _behind(self, prefix: Network) -> int | None:
+        """The identity of exactly this prefix, or of the longest one around it."""
+        words = _words(prefix)
+        key = {"length": prefix.prefixlen, "address": {"a": words}}
+        found = self._context.map(f"ipcache{prefix.version}").lookup(key)
+        return None if found is None else int(found["identity"])
+
+    # From the tables
+
+    def _take(
+        self,
+        identities: Batch[IdentityRow] | None,
+        endpoints: Batch[Endpoint] | None,
+        resources: Batch[Resource] | None,
+    ) -> None:
+        """Enters changes; policies wait until the world that they speak of is known."""
+        for identity in identities.changes if identities else ():
+            if identity.new is None:
+                self.engine.remove_identity(identity.row.number)
+            else:
+                self.engine.upsert_identity(Identity(identity.new.number, identity.new.labels))
+        for endpoint in endpoints.changes if endpoints else ():
+            if endpoint.new is None or not endpoint.new.labels:
+                self.engine.remove_subject(endpoint.row.id)
+            else:
+                self.engine.upsert_subject(endpoint.new.id, subject_of(endpoint.new))
+        for resource in resources.changes if resources else ():
+            self._take_resource(resource.key, resource.new)
+
+    def _take_resource(self, key: Any, row: Resource | None) -> None:
+        parsed = row.parsed if row is not None else None
+        if isinstance(parsed, CidrGroup) or key in self._groups:
+            self._world_changed = True
+            self._groups.pop(key, None)
+            if isinstance(parsed, CidrGroup):
+                self._groups[key] = parsed
+        elif isinstance(parsed, Policy) or key in self._policies:
+            new = parsed if isinstance(parsed, Policy) else None
+            old = self._policies.pop(key, None)
+            if new is not None:
+                self._policies[key] = new
+            self._world_changed |= speaks_of_prefixes(old) or speaks_of_prefixes(new)
+            self._pending[key] = new
+            if old is not None and (new is None or new.key != old.key):
+                self.engine.remove_policy(old.key)
+
+    # To the kernel
+
+    async def _update(self) -> None:
+        started = time.perf_counter()
+        change = self._world_change()
+        if change.added:
+            for identity in change.added.values():
+                self.engine.upsert_identity(identity)
+            self._commit()
+            await self._world.enter(change)
+        for policy in self._pending.values():
+            if policy is not None:
+                self.engine.upsert_policy(policy)
+        self._pending.clear()
+        self._commit()
+        if not change.is_empty:
+            await self._world.leave(change)
+            for identity in change.ended:
+                self.engine.remove_identity(identity.number)
+            self._commit()
+            self._world.forget(change)
+        self._note_rules()
+        self.last_duration = time.perf_counter() - started
+
+    def _world_change(self) -> WorldChange:
+        if not self._world_changed:
+            return WorldChange()
+        self._world_changed = False
+        return self._world.change(self._policies.values(), self._groups.values())
+
+    def _commit(self) -> None:
+        plan = self.engine.commit()
+        if not self._synced:
+            plan = difference(self._maps.read(), self.engine.tables)
+            self._synced, self._full = True, {}
+        if plan.is_empty:
+            return
+        self._write(plan)
+        self.updates += 1
+        self.writes += plan.size
+
+    def _write(self, plan: Plan) -> None:
+        """Writes a plan in its order. What does not fit is denied, not decided by a default."""
+        try:
+            self._maps.add_verdicts(plan.add_verdicts)
+            self._maps.set_peers(plan.set_peers)
+        except MapFull as error:
+            self._fail_closed(plan, str(error))
+        else:
+            self._full = {
+                endpoint: why for endpoint, why in self._full.items() if endpoint not in plan.set_subjects
+            }
+        self._maps.set_subjects(
+            {endpoint: row for endpoint, row in plan.set_subjects.items() if endpoint not in self._full}
+        )
+        if plan.decides:
+            self._context.raise_revision()
+        self._maps.remove(plan)
+
+    def _fail_closed(self, plan: Plan, reason: str) -> None:
+        """The endpoints whose policies could not be written completely lose them."""
+        touched = {policy for policy, _ in plan.set_peers} | {key.class_ for key in plan.add_verdicts}
+        for endpoint, row in self.engine.tables.subjects.items():
+            if endpoint in plan.set_subjects or {row.egress, row.ingress} & touched:
+                self._full[endpoint] = reason
+        self._maps.fail_closed(self._full)
+        self._synced = False  # the next change tries again, from what the kernel has then
+        log.error("policy_maps_full", endpoints=sorted(self._full), reason=reason)
+
+    def _note_rules(self) -> None:
+        rows, gone = self.engine.rules.changes()
+        table = self._context.state.writer(POLICY_RULES.name, RuleRow)
+        table.upsert(*rows)
+        table.delete(*gone)
+
+    # For people
+
+    def health(self) -> Health:
+        if self._full:
+            reason = f"{len(self._full)} endpoints are closed: {next(iter(self._full.values()))}"
+            return Health(level=Level.FAILED, reason=reason)
+        errors = self.engine.errors()
+        if errors:
+            endpoint, error = min(errors.items())
+            return Health(
+                level=Level.DEGRADED, reason=f"endpoint {endpoint} and {len(errors) - 1} more: {error}"
+            )
+        if not self._synced:
+            return Health(level=Level.UNKNOWN, reason="waiting for the first full state")
+        return Health(level=Level.OK)
+
+
+def subject_of(endpoint: Endpoint) -> Subject:
+    ports = sorted((name, Protocol[port.protocol], port.port) for name, port in endpoint.named_ports.items())
+    return Subject(endpoint.labels, tuple(ports))
+
+
+def _words(prefix: Network) -> list[int]:
+    size = prefix.max_prefixlen // 32
+    number = int(prefix.network_address)
+    return [(number >> 32 * (size - 1 - index)) & 0xFFFFFFFF for index in range(size)]
+
+
+_running: WeakValueDictionary[int, PolicyReconciler] = WeakValueDictionary()
+
+
+def of(context: PluginContext) -> PolicyReconciler:
+    """The one reconciler of a context: services, health, metrics and API methods are about the same object."""
+    found = _running.get(id(context))
+    if found is None or found._context is not context:
+        found = _running[id(context)] = PolicyReconciler(context)
+    return found
