@@ -197,7 +197,7 @@ class Transaction:
         return None if written is None else written[0]
 
     def _of(self, table: WriteTable[T]) -> dict[Key, Any]:
-        if table._state is not self._state or not isinstance(table, WriteTable):
+        if not isinstance(table, WriteTable) or table._state is not self._state:
             raise TableError(f"table {table.name} is not writable in this transaction")
         return self._writes.setdefault(table._store, {})
 

@@ -79,6 +79,8 @@ def _syntax(error: yaml.YAMLError, text: str, file: str) -> ResourceError:
     """libyaml's complaint, in one line."""
     if isinstance(error, yaml.MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
+        if error.context_mark is not None and mark.line > text.count("\n", 0, len(text) - 1):
+            mark = error.context_mark  # what is open at the end says more than where the end is
         parts = [part for part in (error.context, error.problem) if part]
         where = Where(file, mark.line + 1, mark.column + 1) if mark is not None else Where(file)
         return ResourceError(f"malformed YAML: {', '.join(parts)}", where=where)
