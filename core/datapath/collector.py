@@ -1,0 +1,105 @@
+"""The service that keeps the connection table from filling with what is over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from attrs import define, field
+
+from axoneme.core.datapath.conntrack import Timeouts, collect
+from axoneme.core.datapath.datapath import Datapath
+from axoneme.core.datapath.reasons import ENTERED, FORGOTTEN
+from axoneme.core.records import Health, Level
+from axoneme.core.settings import TimeoutSettings
+
+_log = structlog.get_logger(__name__)
+
+
+@define
+class TableState:
+    """What is known of one connection table.
+
+    :ivar entries: after the last pass; two per connection.
+    :ivar evicted: entries that gave way to newer ones because the table was full, since this agent began to count.
+    """
+
+    capacity: int = 0
+    entries: int = 0
+    expired: int = 0
+    evicted: int = 0
+
+
+@define
+class Collector:
+    """Looks through both connection tables again and again.
+
+    :param publish: gets the `close` records of connections that ended by silence.
+    """
+
+    datapath: Datapath
+    settings: TimeoutSettings
+    publish: Callable[[Any], None]
+    tables: dict[int, TableState] = field(factory=lambda: {4: TableState(), 6: TableState()})
+    _baseline: int | None = None
+    _deleted: int = 0
+    _evicted: int = 0
+    _giving_way: bool = False
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Lives until cancelled. A pass works in a thread: the kernel copies half a million entries in a moment."""
+        ready()
+        while True:
+            await self.collect()
+            await asyncio.sleep(self.settings.gc_interval)
+
+    async def collect(self) -> None:
+        """One pass over both tables."""
+        for family, state in self.tables.items():
+            table = self.datapath.map(f"connections{family}")
+            done = await asyncio.to_thread(collect, table, timeouts_of(self.settings), family=family)
+            state.capacity, state.entries = table.spec.max_entries, done.entries
+            state.expired += done.expired
+            self._deleted += done.expired
+            self.publish(done.closed)
+        self._count_evictions()
+
+    def _count_evictions(self) -> None:
+        """Entries that programs made, less those taken back, expired or still there: those that had to give way."""
+        counters = self.datapath.map("counters")
+        made = sum(int(counters.lookup(2 * ENTERED + d)["packets"].sum()) for d in (0, 1))
+        forgotten = sum(int(counters.lookup(2 * FORGOTTEN + d)["packets"].sum()) for d in (0, 1))
+        live = sum(state.entries for state in self.tables.values())
+        balance = made - forgotten - live - self._deleted
+        if self._baseline is None:
+            self._baseline = balance
+        evicted = max(balance - self._baseline, self._evicted)
+        self._giving_way = evicted > self._evicted
+        if self._giving_way:
+            fullest = max(self.tables.values(), key=lambda state: state.entries)
+            fullest.evicted += evicted - self._evicted
+            _log.warning("connection table full, oldest entries gave way", entries=evicted - self._evicted)
+        self._evicted = evicted
+
+    @property
+    def evicted(self) -> int:
+        return self._evicted
+
+    def health(self) -> Health:
+        """Degraded while entries give way to newer ones: their connections are decided anew."""
+        if not self._giving_way:
+            return Health(level=Level.OK)
+        family, state = max(self.tables.items(), key=lambda item: item[1].entries)
+        return Health(
+            level=Level.DEGRADED,
+            reason=f"connection table IPv{family} is full: {state.entries} of {state.capacity} entries, "
+            f"{self._evicted} gave way so far; raise datapath.conntrack_entries",
+        )
+
+
+def timeouts_of(settings: TimeoutSettings) -> Timeouts:
+    return Timeouts(
+        tcp=settings.tcp, tcp_opening=settings.tcp_syn, tcp_closing=settings.tcp_fin, other=settings.any
+    )
