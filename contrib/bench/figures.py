@@ -1,0 +1,82 @@
+"""What a figure is, and what becomes of it: a row of the table and an entry of build/bench.json.
+
+A module of figures has one function, `figures() -> list[Figure]`, and is named in `run.MODULES`.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from attrs import frozen
+
+
+@frozen(kw_only=True)
+class Figure:
+    """Something that is measured.
+
+    :param name: as in bench.json, for example `datapath.first_packet`.
+    :param unit: of the samples and of the limit: `ns`, `s`, `ms`, `MiB`.
+    :param limit: the most that the median may be.
+    :param measure: makes the samples, given how many rounds are wished for. A figure whose samples are not rounds (the
+        median of a hundred workloads added) may ignore that number.
+    """
+
+    name: str
+    unit: str
+    limit: float
+    what: str
+    measure: Callable[[int], Sequence[float]]
+
+
+@frozen(kw_only=True)
+class Result:
+    """A figure and its samples."""
+
+    figure: Figure
+    samples: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.samples)
+
+    @property
+    def ok(self) -> bool:
+        return self.median <= self.figure.limit
+
+    def entry(self) -> dict[str, object]:
+        """As it stands in bench.json; `runs` is the number of samples."""
+        return {
+            "name": self.figure.name,
+            "unit": self.figure.unit,
+            "runs": len(self.samples),
+            "min": round(min(self.samples), 3),
+            "median": round(self.median, 3),
+            "max": round(max(self.samples), 3),
+        }
+
+
+def run(figure: Figure, rounds: int) -> Result:
+    return Result(figure=figure, samples=tuple(figure.measure(rounds)))
+
+
+def write(results: Sequence[Result], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps([result.entry() for result in results], indent=2) + "\n", encoding="utf-8")
+
+
+def show(results: Sequence[Result]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("figure", "what", box=None)
+    for column in ("limit", "median", "min", "max", ""):
+        table.add_column(column, justify="right")
+    for result in results:
+        unit = result.figure.unit
+        numbers = (result.figure.limit, result.median, min(result.samples), max(result.samples))
+        mark = "[green]ok[/]" if result.ok else "[red]missed[/]"
+        table.add_row(result.figure.name, result.figure.what, *(f"{n:,.5g} {unit}" for n in numbers), mark)
+    Console().print(table)
