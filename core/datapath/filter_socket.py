@@ -9,7 +9,7 @@ This module is about pyroute2 as a whole, and is itself imported only when a fil
 from __future__ import annotations
 
 import errno
-import sys
+import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -23,6 +23,7 @@ from axoneme.core.datapath.uapi import AttachType
 _PARENTS = {AttachType.TCX_INGRESS: 0xFFFFFFF2, AttachType.TCX_EGRESS: 0xFFFFFFF3}
 _ETH_P_ALL = 0x0003
 _TCA_BPF_ID = 11
+_ATTRIBUTE = struct.Struct("=HHI")
 _MISSING = frozenset({errno.ENOENT, errno.ENODEV, errno.EINVAL})
 
 
@@ -33,7 +34,8 @@ class FilterSocket:
     """One netlink socket for all filters of this process. Safe to use from several threads.
 
     pyroute2 runs an event loop of its own under its synchronous calls, which a thread with a running loop cannot have.
-    So the socket lives in a thread of its own, and callers wait for it: some hundred microseconds a call.
+    So the socket lives in a thread of its own, and callers wait for it: some hundred microseconds a call. It stays in the
+    network namespace in which it was made.
     """
 
     def __init__(self) -> None:
@@ -113,8 +115,7 @@ class FilterSocket:
             if error.code in _MISSING:  # no such interface, or no such qdisc
                 return []
             raise BpfError(f"list filters of interface {ifindex}", error.code) from None
-        found = [_filter(message, ifindex, attach) for message in messages if _is_program(message)]
-        return sorted(found, key=lambda each: (each.priority, each.handle))
+        return [_filter(message, ifindex, attach) for message in messages if _is_program(message)]
 
 
 def _is_program(message: Any) -> bool:
@@ -136,9 +137,11 @@ def _filter(message: Any, ifindex: int, attach: AttachType) -> Filter:
 
 def _program_id(options: Any) -> int:
     # pyroute2 does not know TCA_BPF_ID, and keeps what it does not know as raw bytes.
-    for _, raw in options["attrs"]:
-        if getattr(raw, "header", {}).get("type") == _TCA_BPF_ID:
-            return int.from_bytes(raw.data[raw.offset + 4 : raw.offset + 8], sys.byteorder)
+    for name, raw in options["attrs"]:
+        if name == "UNKNOWN":
+            _, kind, number = _ATTRIBUTE.unpack_from(raw.data, raw.offset)
+            if kind == _TCA_BPF_ID:
+                return int(number)
     return 0
 
 

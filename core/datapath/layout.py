@@ -7,6 +7,7 @@ never implied: the kernel hashes and compares whole keys, so a byte that nobody 
 from __future__ import annotations
 
 import hashlib
+import operator
 import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -47,7 +48,7 @@ class Scalar:
     def pack(self, value: Any) -> bytes:
         """The value's bytes. Raises `LayoutError` when it does not fit."""
         try:
-            return np.array(value, self.dtype).tobytes()
+            return np.array(operator.index(value), self.dtype).tobytes()
         except (OverflowError, TypeError, ValueError) as error:
             raise LayoutError(f"{value!r} is not a {self.name}: {error}") from None
 
@@ -229,13 +230,17 @@ def _declaration(name: str, kind: Type) -> str:
 
 
 def _convert(kind: Type, value: Any) -> Any:
-    """A Python value in a form that numpy assigns without guessing."""
-    if isinstance(kind, Scalar) or isinstance(value, np.ndarray | np.void):
-        return value
+    """A Python value in a form that numpy assigns without guessing: nothing wraps, nothing is stretched."""
+    if isinstance(kind, Scalar):
+        return operator.index(value)
+    if isinstance(value, np.ndarray | np.void):
+        if value.dtype == kind.dtype.base and value.shape == kind.dtype.shape:
+            return value
+        value = value.tolist()
     if isinstance(value, bytes | bytearray | memoryview):
         if len(value) != kind.size:
             raise ValueError(f"{kind.size} bytes are needed, not {len(value)}")
-        return np.frombuffer(value, kind.dtype.base)[0 if isinstance(kind, Struct) else slice(None)]
+        return np.frombuffer(value, kind.dtype.base).reshape(kind.dtype.shape)
     if isinstance(kind, Array):
         return _convert_elements(kind, value)
     return np.frombuffer(kind.pack(**value), kind.dtype)[0]
@@ -245,14 +250,10 @@ def _convert_elements(kind: Array, value: Any) -> Any:
     elements = list(value)
     if len(elements) != kind.length:
         raise ValueError(f"{kind.length} elements are needed, not {len(elements)}")
-    converted = np.zeros(
-        (), kind.dtype.base if isinstance(kind.element, Scalar) else np.dtype([("v", kind.dtype)])
-    )
-    if isinstance(kind.element, Scalar):
-        return np.array([converted.dtype.type(element) for element in elements], converted.dtype)
+    converted = np.zeros(kind.dtype.shape, kind.dtype.base)
     for index, element in enumerate(elements):
-        converted["v"][index] = _convert(kind.element, element)
-    return converted["v"]
+        converted[index] = _convert(kind.element, element)
+    return converted
 
 
 def dependencies(kinds: Iterable[Type | None]) -> list[Struct]:

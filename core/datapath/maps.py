@@ -247,6 +247,8 @@ class Map(Handle):
         if not self.spec.kind.per_cpu:
             return _array(self.spec.value, self._value_dtype, values)
         values = np.asarray(values)
+        if values.ndim != 2 or values.shape[1] != self.kernel.possible_cpus:
+            raise MapError(f"map {self.spec.name}: values of shape {values.shape}, not (entries, CPUs)")
         entries = np.zeros(len(values), self._entry_dtype)
         entries["cpu"]["v"] = values
         return entries

@@ -106,21 +106,27 @@ class RingReader:
         :param pause: seconds between two reads, in which records gather: at a high rate, that makes for few large batches.
         :param patience: seconds after which it looks without having been woken.
         """
-        loop, woken = asyncio.get_running_loop(), asyncio.Event()
+        woken = False
         while True:
             if len(records := self.read()):
                 yield records
-                await asyncio.sleep(pause)
+            elif not woken:
+                woken = await self._woken(patience)
                 continue
-            woken.clear()
-            loop.add_reader(self._ring.fd, woken.set)
-            try:
-                async with asyncio.timeout(patience):
-                    await woken.wait()
-            except TimeoutError:
-                pass
-            finally:
-                loop.remove_reader(self._ring.fd)
+            # Also when a wake-up brought nothing: the first record is still being written, and the ring stays readable.
+            await asyncio.sleep(pause)
+            woken = False
+
+    async def _woken(self, patience: float) -> bool:
+        loop, readable = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(self._ring.fd, readable.set)
+        try:
+            async with asyncio.timeout(patience):
+                return await readable.wait()
+        except TimeoutError:
+            return False
+        finally:
+            loop.remove_reader(self._ring.fd)
 
     def close(self) -> None:
         """Lets go of the shared memory; the map stays open, it is its owner's."""

@@ -46,7 +46,7 @@ def as_words(rows: Array) -> Array:
     raw = as_bytes(rows)
     if filling := -raw.shape[1] % 8:
         raw = np.pad(raw, ((0, 0), (0, filling)))
-    return raw.reshape(-1).view(np.uint64).reshape(len(rows), -1)
+    return raw.reshape(-1).view(np.uint64).reshape(len(rows), raw.shape[1] // 8)
 
 
 def nonzero(rows: Array) -> Array:

@@ -7,6 +7,8 @@ from attrs import frozen
 from axoneme.core.datapath.kernel import Kernel, LinkInfo, Order, Place
 from axoneme.core.datapath.uapi import AttachType, LinkType
 
+_FIRST = Order(Place.FIRST)
+
 
 @frozen(kw_only=True)
 class TcxTarget:
@@ -20,7 +22,7 @@ class TcxTarget:
 
     ifindex: int
     attach: AttachType
-    order: Order = Order(Place.FIRST)
+    order: Order = _FIRST
 
     def link(self, kernel: Kernel, program_fd: int) -> int:
         """A new link's fd. Raises `BpfError`."""

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import errno
 import os
-import struct
 import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,29 +40,15 @@ from axoneme.core.datapath.kernel import (
     TestRun,
     VerifierRejection,
 )
-from axoneme.core.datapath.rows import round_up
-from axoneme.core.datapath.uapi import AttachType, LinkType, MapKind, ProgramType, UpdateFlag
-from axoneme.core.testing.fake_ring import FakeRing
+from axoneme.core.datapath.uapi import AttachType, LinkType, ProgramType
+from axoneme.core.testing.fake_map import FakeMap
 
-_LRU = frozenset({MapKind.LRU_HASH, MapKind.LRU_PERCPU_HASH})
-_NO_DELETE = frozenset({MapKind.ARRAY, MapKind.PERCPU_ARRAY})
 _LINK_TYPES = {
     AttachType.TCX_INGRESS: LinkType.TCX,
     AttachType.TCX_EGRESS: LinkType.TCX,
     AttachType.XDP: LinkType.XDP,
     AttachType.SK_LOOKUP: LinkType.NETNS,
 }
-
-
-@define
-class FakeMap:
-    """A map's content: `entries` from key bytes to value bytes, in the order of use."""
-
-    id: int
-    attributes: MapAttributes
-    entries: OrderedDict[bytes, bytes] = field(factory=OrderedDict)
-    ring: FakeRing | None = None
-    frozen: bool = False
 
 
 @define
@@ -82,6 +67,13 @@ class FakeLink:
     target: int
     program: FakeProgram
     detached: bool = False
+    #: Folders in which it was pinned; a pin may have been renamed or removed there since.
+    folders: set[Path] = field(factory=set)
+
+    @property
+    def pinned(self) -> bool:
+        here = (path for folder in self.folders if folder.exists() for path in folder.iterdir())
+        return any(path.is_file() and path.read_text() == f"{ObjectType.LINK} {self.id}" for path in here)
 
 
 class FakeKernel:
@@ -181,81 +173,46 @@ class FakeKernel:
             if self._fds.pop(fd, None) is None:
                 raise BpfError(f"close fd {fd}", errno.EBADF)
             os.close(fd)
+            self._reap()
+
+    def _reap(self) -> None:
+        """Links that neither a descriptor nor a pin holds are gone."""
+        held = {id(what) for what in self._fds.values()}
+        for link in list(self.links.values()):
+            if id(link) not in held and not link.pinned:
+                self._unhook(link)
+                del self.links[link.id]
 
     # Maps.
 
+    def _map(self, fd: int) -> FakeMap:
+        found: FakeMap = self._get(fd, FakeMap)
+        return found
+
     def map_create(self, attributes: MapAttributes) -> int:
         self._enter("map_create")
-        new = FakeMap(self._next_id(), attributes)
-        if attributes.kind is MapKind.RINGBUF:
-            new.ring = FakeRing(attributes.max_entries)
-        if attributes.kind.indexed:
-            zeros = bytes(self._entry_size(attributes))
-            new.entries.update((struct.pack("=I", i), zeros) for i in range(attributes.max_entries))
+        new = FakeMap.new(self._next_id(), attributes, self.possible_cpus)
         self.maps[new.id] = new
         return self._open(new)
-
-    def _entry_size(self, attributes: MapAttributes) -> int:
-        if attributes.kind.per_cpu:
-            return round_up(attributes.value_size, 8) * self.possible_cpus
-        return attributes.value_size
 
     def map_lookup(self, fd: int, key: bytes, value_size: int) -> bytes | None:
         self._enter("map_lookup")
         with self._lock:
-            target: FakeMap = self._get(fd, FakeMap)
-            if target.attributes.kind is MapKind.LPM_TRIE:
-                found = max((k for k in target.entries if _covers(k, key)), key=_prefix, default=None)
-                return None if found is None else target.entries[found]
-            if key in target.entries and target.attributes.kind in _LRU:
-                target.entries.move_to_end(key)
-            return target.entries.get(key)
+            return self._map(fd).lookup(key)
 
     def map_update(self, fd: int, key: bytes, value: bytes, flags: int = 0) -> None:
         self._enter("map_update")
         with self._lock:
-            self._update(self._get(fd, FakeMap), key, value, flags)
-
-    def _update(self, target: FakeMap, key: bytes, value: bytes, flags: int = 0) -> None:
-        attributes, kind = target.attributes, target.attributes.kind
-        if len(key) != attributes.key_size or len(value) != self._entry_size(attributes):
-            raise BpfError("update (the kernel would read past the buffer)", errno.EFAULT)
-        present = self._stored(target, key)
-        if present is not None and flags == UpdateFlag.NOEXIST:
-            raise BpfError("update", errno.EEXIST)
-        if present is None and flags == UpdateFlag.EXIST:
-            raise BpfError("update", errno.ENOENT)
-        if present is None and len(target.entries) >= attributes.max_entries:
-            if kind not in _LRU:
-                raise MapFull("update", errno.ENOSPC if kind is MapKind.LPM_TRIE else errno.E2BIG)
-            target.entries.popitem(last=False)
-        if present is not None and present != key:
-            del target.entries[present]  # a trie keeps the bytes of the last writer
-        target.entries[key] = value
-
-    def _stored(self, target: FakeMap, key: bytes) -> bytes | None:
-        """The stored key that means the same."""
-        if target.attributes.kind is not MapKind.LPM_TRIE:
-            return key if key in target.entries else None
-        if _prefix(key) > 8 * (len(key) - 4):
-            raise BpfError("use trie", errno.EINVAL)
-        same = (k for k in target.entries if _prefix(k) == _prefix(key) and _covers(k, key))
-        return next(same, None)
+            self._map(fd).update(key, value, flags)
 
     def map_delete(self, fd: int, key: bytes) -> bool:
         self._enter("map_delete")
         with self._lock:
-            return self._delete(self._get(fd, FakeMap), key)
-
-    def _delete(self, target: FakeMap, key: bytes) -> bool:
-        if target.attributes.kind in _NO_DELETE:
-            raise BpfError("delete", errno.EINVAL)
-        present = self._stored(target, key)
-        return present is not None and target.entries.pop(present, None) is not None
+            return self._map(fd).delete(key)
 
     def map_next_key(self, fd: int, key: bytes | None, key_size: int) -> bytes | None:
         self._enter("map_next_key")
-        keys = list(self._get(fd, FakeMap).entries)
+        keys = list(self._map(fd).entries)
         index = keys.index(key) + 1 if key in keys else 0
         return keys[index] if index < len(keys) else None
 
@@ -264,7 +221,7 @@ class FakeKernel:
     ) -> tuple[int, bytes | None]:
         self._enter("map_lookup_batch")
         with self._lock:
-            entries = list(self._get(fd, FakeMap).entries.items())
+            entries = list(self._map(fd).entries.items())
         start = int.from_bytes(cursor or b"", "little")
         chunk = entries[start : start + len(keys)]
         keys[: len(chunk)] = np.frombuffer(b"".join(key for key, _ in chunk), keys.dtype)
@@ -275,29 +232,29 @@ class FakeKernel:
     def map_update_batch(self, fd: int, keys: Buffer, values: Buffer) -> None:
         self._enter("map_update_batch")
         with self._lock:
-            target = self._get(fd, FakeMap)
+            target = self._map(fd)
             for written, (key, value) in enumerate(zip(keys, values, strict=True)):
                 try:
-                    self._update(target, key.tobytes(), value.tobytes())
+                    target.update(key.tobytes(), value.tobytes())
                 except MapFull as error:
                     raise MapFull("update a batch", error.errno, written=written) from None
 
     def map_delete_batch(self, fd: int, keys: Buffer) -> int:
         self._enter("map_delete_batch")
         with self._lock:
-            target = self._get(fd, FakeMap)
+            target = self._map(fd)
             for deleted, key in enumerate(keys):
-                if not self._delete(target, key.tobytes()):
+                if not target.delete(key.tobytes()):
                     return deleted
         return len(keys)
 
     def map_freeze(self, fd: int) -> None:
         self._enter("map_freeze")
-        self._get(fd, FakeMap).frozen = True
+        self._map(fd).frozen = True
 
     def ring_memory(self, fd: int, size: int) -> RingMemory:
         self._enter("ring_memory")
-        target: FakeMap = self._get(fd, FakeMap)
+        target = self._map(fd)
         if target.ring is None or target.attributes.max_entries != size:
             raise BpfError("map ring buffer into memory", errno.EINVAL)
         return target.ring.memory
@@ -308,7 +265,7 @@ class FakeKernel:
         self._enter("program_load")
         if log := self.refuse(attributes) if self.refuse else None:
             raise VerifierRejection(attributes.name, errno.EACCES, log)
-        maps = tuple(self._get(fd, FakeMap).id for fd in sorted(relocate.tokens(attributes.instructions)))
+        maps = tuple(self._map(fd).id for fd in sorted(relocate.tokens(attributes.instructions)))
         new = FakeProgram(self._next_id(), attributes, maps)
         self.programs[new.id] = new
         return self._open(new)
@@ -342,6 +299,8 @@ class FakeKernel:
         hook = self._hooks.setdefault((target, attach), [])
         if hook and kind is LinkType.XDP:
             raise BpfError(f"attach to {attach.name}", errno.EBUSY)
+        if kind is LinkType.TCX and any(self.links[number].program is program for number in hook):
+            raise BpfError(f"attach to {attach.name}", errno.EEXIST)
         link = FakeLink(self._next_id(), attach, target, program)
         hook.insert(_position(hook, order), link.id)
         self.links[link.id] = link
@@ -366,6 +325,7 @@ class FakeKernel:
     def hook_state(self, target: int, attach: AttachType) -> HookState:
         """`target` as for `link_create`."""
         self._enter("hook_state")
+        self._reap()
         if _LINK_TYPES.get(attach, LinkType.CGROUP) in (LinkType.CGROUP, LinkType.NETNS):
             target = os.fstat(target).st_ino
         links = [self.links[number] for number in self._hooks.get((target, attach), [])]
@@ -398,7 +358,8 @@ class FakeKernel:
     def filters(self, ifindex: int, attach: AttachType) -> list[Filter]:
         self._enter("filters")
         here = [each for place, each in self.classifiers.items() if place[:2] == (ifindex, attach)]
-        return sorted(here, key=lambda each: (each.priority, each.handle))
+        # Within a priority the newest runs first.
+        return sorted(here[::-1], key=lambda each: each.priority)
 
     # Any object.
 
@@ -410,6 +371,8 @@ class FakeKernel:
         if path.exists():
             raise BpfError(f"pin {path}", errno.EEXIST)
         path.write_text(f"{_kind(what)} {what.id}")
+        if isinstance(what, FakeLink):
+            what.folders.add(path.parent)
 
     def open_pin(self, path: Path) -> int:
         self._enter("open_pin")
@@ -442,7 +405,7 @@ class FakeKernel:
 
     def map_info(self, fd: int) -> MapInfo:
         self._enter("map_info")
-        what: FakeMap = self._get(fd, FakeMap)
+        what = self._map(fd)
         of = what.attributes
         return MapInfo(
             id=what.id,
@@ -502,16 +465,3 @@ def _position(hook: list[int], order: Order | None) -> int:
     if order.link_id not in hook:
         raise BpfError("attach beside a link that is not there", errno.ENOENT)
     return hook.index(order.link_id) + (order.place is Place.AFTER)
-
-
-def _prefix(key: bytes) -> int:
-    return int(struct.unpack_from("=I", key)[0])
-
-
-def _covers(stored: bytes, key: bytes) -> bool:
-    """Whether the stored prefix contains the key's."""
-    length = _prefix(stored)
-    if length > _prefix(key):
-        return False
-    cut = 8 * (len(stored) - 4) - length
-    return int.from_bytes(stored[4:], "big") >> cut == int.from_bytes(key[4:], "big") >> cut
