@@ -358,8 +358,8 @@ class FakeKernel:
     def filters(self, ifindex: int, attach: AttachType) -> list[Filter]:
         self._enter("filters")
         here = [each for place, each in self.classifiers.items() if place[:2] == (ifindex, attach)]
-        # Within a priority the newest runs first.
-        return sorted(here[::-1], key=lambda each: each.priority)
+        here.reverse()  # within a priority the newest runs first
+        return sorted(here, key=lambda each: each.priority)
 
     # Any object.
 
