@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from axoneme.core.errors import AxonemeError
+
 #: Fields that are never written out, whoever logs them.
 SECRET_FIELDS = frozenset({"password", "secret", "token", "private_key", "credentials"})
 
@@ -35,22 +37,36 @@ class Log:
     def warning(self, event: str, **fields: object) -> None:
         self._write(logging.WARNING, event, fields)
 
-    def error(self, event: str, *, error: BaseException | None = None, **fields: object) -> None:
+    def error(self, event: str, *, error: BaseException | str | None = None, **fields: object) -> None:
         """An `error` adds its text, and its traceback too unless it is one that explains itself."""
         self._write(logging.ERROR, event, fields, error)
 
+    def exception(self, event: str, **fields: object) -> None:
+        """Within an `except` block: `error` with the exception that is handled."""
+        self._write(logging.ERROR, event, fields, sys.exc_info()[1])
+
     def _write(
-        self, level: int, event: str, fields: Mapping[str, object], error: BaseException | None = None
+        self,
+        level: int,
+        event: str,
+        fields: Mapping[str, object],
+        error: BaseException | str | None = None,
     ) -> None:
         if not self._logger.isEnabledFor(level):
             return
-        from axoneme.core.errors import AxonemeError
-
-        shown = dict(fields)
+        shown, trace = dict(fields), None
         if error is not None:
-            shown["error"] = describe(error)
-        trace = error if error is not None and not isinstance(error, AxonemeError) else None
+            shown["error"] = error if isinstance(error, str) else describe(error)
+        if isinstance(error, BaseException) and not explains_itself(error):
+            trace = error
         self._logger.log(level, event, extra={_FIELDS: shown}, exc_info=trace, stacklevel=3)
+
+
+def explains_itself(error: BaseException) -> bool:
+    """Whether an error says what happened, where and what to do, so that a traceback would only be noise."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(explains_itself(inner) for inner in error.exceptions)
+    return isinstance(error, AxonemeError)
 
 
 def get(name: str) -> Log:
@@ -59,8 +75,6 @@ def get(name: str) -> Log:
 
 def describe(error: BaseException) -> str:
     """One line for any exception: the message of ours, type and message of a stranger, each one of a group."""
-    from axoneme.core.errors import AxonemeError
-
     if isinstance(error, BaseExceptionGroup):
         return "; ".join(describe(inner) for inner in error.exceptions)
     if isinstance(error, AxonemeError):

@@ -100,9 +100,15 @@ class PluginManager:
         self._pluggy = pluggy.PluginManager(hooks.PROJECT)
         self._pluggy.add_hookspecs(hooks)
         self.found = _with_extra(discover() if found is None else found, extra)
+        self._no_plugins = no_plugins
         self._loaded: dict[str, _Loaded] = {}
-        for name in [*dict.fromkeys(enabled), *(found.name for found in _named(extra))]:
-            self._load(name, self._disabled(name, no_plugins))
+        self.load([*enabled, *(found.name for found in _named(extra))])
+
+    def load(self, names: Iterable[str]) -> None:
+        """Loads these plugins, once each. Raises `PluginError` for names that nobody, or several, provide."""
+        for name in dict.fromkeys(names):
+            if name not in self._loaded:
+                self._load(name, self._disabled(name))
 
     # What became of whom
 
@@ -213,9 +219,9 @@ class PluginManager:
 
     # Loading
 
-    def _disabled(self, name: str, no_plugins: bool) -> str:
+    def _disabled(self, name: str) -> str:
         """Why the plugin is not to be loaded, or an empty text."""
-        if no_plugins:
+        if self._no_plugins:
             return NO_PLUGINS
         named = [part.strip() for part in self._environ.get(DISABLE_VARIABLE, "").split(",")]
         return DISABLE_VARIABLE if name in named else ""

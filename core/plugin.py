@@ -22,10 +22,16 @@ class PluginContext(Protocol):
     config: Any
     #: The agent's whole configuration, for the few things that concern everybody (node, pools, folders).
     settings: Any
-    #: The typed tables.
-    state: State
-    #: The local workloads.
-    workloads: Workloads
+
+    @property
+    def state(self) -> State:
+        """The typed tables."""
+        ...
+
+    @property
+    def workloads(self) -> Workloads:
+        """The local workloads."""
+        ...
 
     def map(self, name: str) -> Map:
         """The open map that some plugin or the core declared. Raises `PluginError` when there is none."""
