@@ -110,7 +110,7 @@ class Folder:
         self._files: dict[str, _File] = {}
         self._offers: dict[ResourceKey, set[str]] = {}
         self._fallback: dict[ResourceKey, Resource] = {}
-        self._touched: set[ResourceKey] = set()
+        self._touched: dict[ResourceKey, None] = {}  # in order, so that a fresh scan fills the table in order
         self._changed: set[str] = set()
 
     def scan(self, now: float) -> list[str]:
@@ -184,15 +184,16 @@ class Folder:
 
         Last good versions that stay in effect without being in a file any more are parsed anew from what they were.
         """
-        self._kinds = kinds
+        before, self._kinds = self._kinds, kinds
+        for row in self._resources.by("source", self.source):
+            if row.in_effect and (row.problems or kinds.differ(before, row)):
+                self._fallback[row.key] = reread(row, kinds)
         for name, file in self._files.items():
             file.signature = file.digest = None
-            for key in file.held:
-                file.objects[key] = reread(file.objects[key], kinds)
+            for key, old in file.objects.items():
+                if old.in_effect and (key in file.held or kinds.differ(before, old)):
+                    file.objects[key] = reread(old, kinds)
             self._touch(name, file)
-        for row in self._resources.by("source", self.source):
-            if row.in_effect and row.problems:
-                self._fallback[row.key] = reread(row, kinds)
 
     def commit(self) -> None:
         """Writes what changed since the last commit into the tables, in one transaction."""
@@ -258,7 +259,7 @@ class Folder:
         self._offer(name, file, objects)
 
     def _is_in_effect(self, key: ResourceKey) -> bool:
-        row = self._resources.get(key)
+        row = self._fallback.get(key) or self._resources.get(key)
         return row is not None and row.in_effect
 
     def _offer(self, name: str, file: _File, objects: dict[ResourceKey, Resource]) -> None:
@@ -272,7 +273,7 @@ class Folder:
         self._touch(name, file)
 
     def _touch(self, name: str, file: _File) -> None:
-        self._touched.update(file.objects)
+        self._touched.update(dict.fromkeys(file.objects))
         self._changed.add(name)
 
     def _winner(self, key: ResourceKey) -> str:

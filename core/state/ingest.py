@@ -4,6 +4,7 @@ The rules for what is in effect are in `axoneme.core.state.folder`. Here is the 
 
 - A file is read when its writer closed it, or when it was moved into place. While somebody writes into it in place,
   it is left alone: half a file may look whole. After `PATIENCE` seconds without a write it is read nevertheless.
+- An empty file may be one that somebody begins to write, who is seen only a moment later: it gets `SETTLE` seconds.
 - When the kernel's queue overflowed, the folder is scanned anew; it also is every `RESCAN` seconds, for what no event
   tells (the targets of symbolic links).
 - A folder that is not there, or that cannot be watched, is looked at every `POLL` seconds.
@@ -22,21 +23,32 @@ from typing import Final
 
 import structlog
 from asyncinotify import Inotify, Mask, Watch
+from attrs import evolve
 
-from axoneme.core.errors import AxonemeError
+from axoneme.core.errors import AxonemeError, Where
 from axoneme.core.records import Health, Level, ResourceKind
 from axoneme.core.state.folder import Folder, Reading, is_resource_file
-from axoneme.core.state.resources import RESOURCE_FILES, RESOURCES, Kinds, Resource, ResourceFile, Status
+from axoneme.core.state.resources import (
+    RESOURCE_FILES,
+    RESOURCES,
+    Kinds,
+    Problem,
+    Resource,
+    ResourceFile,
+    Status,
+)
 from axoneme.core.state.table import State
 
 log = structlog.get_logger(__name__)
 
 PATIENCE: Final = 10.0
+SETTLE: Final = 0.5
 RESCAN: Final = 30.0
 POLL: Final = 1.0
 #: The loop gets its turn at least so often (in seconds) while many files are read.
 SLICE: Final = 0.01
 
+_NEVER: Final = float("inf")
 _MASK: Final = (
     Mask.CREATE
     | Mask.MODIFY
@@ -85,10 +97,14 @@ class FolderSource:
         self._inode: tuple[int, int] | None = None
         self._unwatched = ""
         self._wake = asyncio.Event()
-        self._next_scan = float("-inf")
+        self._next_scan = -_NEVER
         self._dirty: set[str] = set()
         #: Files that somebody writes into → when the last write was seen.
         self._writing: dict[str, float] = {}
+        #: Empty files → since when they are.
+        self._empty: dict[str, float] = {}
+        #: Files that are read though somebody has them open for writing.
+        self._unfinished: set[str] = set()
         #: Files written into since they were last looked at: what was seen of them may be half a file.
         self._torn: set[str] = set()
 
@@ -120,7 +136,7 @@ class FolderSource:
                 f"no inotify instance: {error.strerror}", hint="raise fs.inotify.max_user_instances"
             ) from error
         with inotify:
-            self._inotify, self._next_scan = inotify, float("-inf")
+            self._inotify, self._next_scan = inotify, -_NEVER
             try:
                 yield inotify
             finally:
@@ -138,15 +154,16 @@ class FolderSource:
         readings = await self._look(self._due(now, scanning), now)
         self._drain(now)
         for name, reading in readings.items():
-            if name not in self._torn:
-                self._folder.take(name, reading, now)
+            if name not in self._torn and not self._is_settling(name, reading, now):
+                self._folder.take(name, self._doubted(name, reading), now)
         expiry = self._folder.expire(now)
         self._folder.commit()
         if scanning and self._folder.problem is None:
             self._through()
-        writing = min(self._writing.values(), default=float("inf")) + PATIENCE
-        more = now if self._dirty else float("inf")
-        return min(self._next_scan, writing, more, float("inf") if expiry is None else expiry)
+        writing = min(self._writing.values(), default=_NEVER) + PATIENCE
+        empty = min(self._empty.values(), default=_NEVER) + SETTLE
+        more = now if self._dirty else _NEVER
+        return min(self._next_scan, writing, empty, more, _NEVER if expiry is None else expiry)
 
     def use(self, kinds: Iterable[ResourceKind]) -> None:
         """From now on these kinds are understood: every file is read anew with them, soon."""
@@ -179,6 +196,8 @@ class FolderSource:
         for name in [name for name, since in self._writing.items() if now - since >= PATIENCE]:
             del self._writing[name]
             self._dirty.add(name)
+            self._unfinished.add(name)
+        self._dirty.update(name for name, since in self._empty.items() if now - since >= SETTLE)
         names = self._dirty.difference(self._writing)
         self._dirty = set()
         if scanning:
@@ -203,6 +222,22 @@ class FolderSource:
                 name for name in self._folder.scan(now) if name not in readings and name not in self._writing
             ]
         return readings
+
+    def _is_settling(self, name: str, reading: Reading, now: float) -> bool:
+        """Whether a file is empty, and that is too new to be believed."""
+        is_empty = reading.signature is not None and reading.signature[2] == 0 and not reading.same
+        if is_empty and now - self._empty.setdefault(name, now) < SETTLE:
+            return True
+        self._empty.pop(name, None)
+        return False
+
+    def _doubted(self, name: str, reading: Reading) -> Reading:
+        """A file that was not closed yet may have more objects than it shows; it is read again when it is closed."""
+        if name not in self._unfinished or reading.gone or reading.same:
+            return reading
+        doubt = Problem("somebody is writing into the file", Where(str(self.path / name)))
+        # Without signature and digest, the next look reads it anew.
+        return evolve(reading, signature=None, digest=None, doubts=(*reading.doubts, doubt))
 
     def _through(self) -> None:
         if self.name in self._resources.awaited:
@@ -239,7 +274,8 @@ class FolderSource:
                 self._inotify.rm_watch(self._watch)
         self._watch = None
         self._writing.clear()
-        self._next_scan = float("-inf")
+        self._unfinished.clear()
+        self._next_scan = -_NEVER
 
     def _drain(self, now: float) -> None:
         """Takes note of all events that the kernel has queued."""
@@ -248,25 +284,28 @@ class FolderSource:
             if Mask.Q_OVERFLOW in event.mask:
                 log.warning("inotify_overflow", folder=str(self.path))
                 self._writing.clear()
-                self._next_scan = float("-inf")
+                self._unfinished.clear()
+                self._next_scan = -_NEVER
             elif event.watch is self._watch and self._watch is not None:
                 self._note(event.mask, None if event.name is None else str(event.name), now)
 
     def _note(self, mask: Mask, name: str | None, now: float) -> None:
         if mask & _LOST:
             self._detach()
-        elif name is None or name.startswith(
-            ".."
-        ):  # the folder's own mode, or the link that a projected volume swaps
-            self._next_scan = float("-inf")
+        elif name is None or name.startswith(".."):
+            # The folder's own mode changed, or the link that is swapped in a volume projected by Kubernetes.
+            self._next_scan = -_NEVER
         elif is_resource_file(name):
+            self._empty.pop(name, None)
             if mask & Mask.MODIFY:
                 self._writing[name] = now
+                self._unfinished.discard(name)
                 self._torn.add(name)
             elif mask & Mask.CREATE and self._is_begun(name):
                 self._writing[name] = now
             elif not (mask & Mask.ATTRIB and name in self._writing):
                 self._writing.pop(name, None)
+                self._unfinished.discard(name)
                 self._dirty.add(name)
 
     def _is_begun(self, name: str) -> bool:

@@ -190,6 +190,11 @@ class Kinds:
         hint = nearest(kind, sorted({name for _, name in self._kinds}))
         raise fields.error(f"unknown kind {kind!r}", "kind", hint=hint)
 
+    def differ(self, other: Kinds, resource: Resource) -> bool:
+        """Whether a resource would be parsed differently by `other`."""
+        key = resource.api_version, resource.kind
+        return self._kinds.get(key) != other._kinds.get(key)
+
 
 def expand(document: Document) -> list[Document]:
     """The objects of a document: itself, or the elements of a `List` (what `kubectl get -o yaml` prints).
@@ -250,7 +255,7 @@ def reread(resource: Resource, kinds: Kinds) -> Resource:
     where = resource.where
     start = At((where.line or 1) - 1, (where.column or 1) - 1)
     read = read_resource(Document(where.file, resource.raw, {}, start), kinds, resource.source)
-    return evolve(read.resource, where=where)
+    return evolve(read.resource, namespace=resource.namespace, where=where)
 
 
 def digest(value: Any) -> str:

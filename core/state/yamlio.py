@@ -78,11 +78,11 @@ def _text(content: bytes | str, file: str) -> str:
 def _syntax(error: yaml.YAMLError, text: str, file: str) -> ResourceError:
     """libyaml's complaint, in one line."""
     if isinstance(error, yaml.MarkedYAMLError):
-        mark = error.problem_mark or error.context_mark
-        if error.context_mark is not None and mark.line > text.count("\n", 0, len(text) - 1):
-            mark = error.context_mark  # what is open at the end says more than where the end is
         parts = [part for part in (error.context, error.problem) if part]
-        where = Where(file, mark.line + 1, mark.column + 1) if mark is not None else Where(file)
+        last = text.count("\n", 0, len(text) - 1) + 1
+        # At the end of the text, what is still open there says more.
+        marks = [mark for mark in (error.problem_mark, error.context_mark) if mark and mark.line < last]
+        where = Where(file, marks[0].line + 1, marks[0].column + 1) if marks else Where(file, last)
         return ResourceError(f"malformed YAML: {', '.join(parts)}", where=where)
     if isinstance(error, yaml.reader.ReaderError):
         line = text.encode().count(b"\n", 0, error.position) + 1

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from axoneme.core.errors import ResourceError
+from axoneme.core.errors import ResourceError, Where
 from axoneme.core.state.document import MAX_BYTES
 from axoneme.core.state.yamlio import load
 
@@ -204,14 +204,14 @@ pieces = st.sampled_from(
     st.sampled_from(["a.yaml", "a.json"]),
 )
 def test_fuzzed_text_raises_nothing_but_resource_errors(text: str, file: str) -> None:
+    where: Where | None = Where(file)
     try:
-        documents = load(text, file)
-    except ResourceError as error:
-        assert error.where is not None
-        assert error.where.file == file
-    else:
-        for document in documents:
+        for document in load(text, file):
             document.position(("a", 0, "b"))
+    except ResourceError as error:
+        where = error.where
+    assert where is not None
+    assert where.file == file
 
 
 @settings(max_examples=200, deadline=1000)
