@@ -7,7 +7,7 @@ import enum
 from attrs import frozen
 
 from axoneme.core.structure import setting
-from axoneme.plugins.policy.filters import Enforcement, Settings
+from axoneme.plugins.policy.subject import Enforcement, Settings
 
 
 class AllowLocalhost(enum.StrEnum):

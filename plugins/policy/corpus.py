@@ -16,26 +16,17 @@ from typing import Any
 from attrs import define, field, frozen
 
 from axoneme.core.errors import ResourceError
+from axoneme.core.workloads import identities
+from axoneme.core.workloads.identities import workload_labels
 from axoneme.plugins.policy.engine import Engine
-from axoneme.plugins.policy.filters import Enforcement, Settings, Subject
 from axoneme.plugins.policy.kinds import PARSERS
 from axoneme.plugins.policy.model import Auth, CidrGroup, Direction, Network, Policy, Protocol
 from axoneme.plugins.policy.peers import Scope
 from axoneme.plugins.policy.prefixes import longest, world_labels
 from axoneme.plugins.policy.selectors import Identity
+from axoneme.plugins.policy.subject import Enforcement, Settings, Subject
 
-RESERVED = {
-    "host": 1,
-    "world": 2,
-    "unmanaged": 3,
-    "health": 4,
-    "init": 5,
-    "remote-node": 6,
-    "kube-apiserver": 7,
-    "ingress": 8,
-    "world-ipv4": 9,
-    "world-ipv6": 10,
-}
+RESERVED = {labels[0].removeprefix("reserved:"): number for number, labels in identities.RESERVED.items()}
 #: Reserved peers that have a policy of their own, with the endpoint number they get here.
 _LOCAL = {"host": 1, "health": 2, "init": 3, "ingress": 4}
 _FIRST_POD = 256
@@ -118,19 +109,23 @@ class CaseWorld:
 
     def _add_reserved(self) -> None:
         for name, number in RESERVED.items():
-            labels = [f"reserved:{name}"]
-            if name == "kube-apiserver":
-                labels.append("reserved:remote-node")
             if name.startswith("world-") and not self.dual_stack:
                 continue
-            self.engine.upsert_identity(Identity(number, tuple(sorted(labels))))
+            labels = identities.RESERVED[number]
+            self.engine.upsert_identity(Identity(number, labels))
             if name in _LOCAL:
-                self.engine.upsert_subject(_LOCAL[name], Subject(tuple(labels), host=name == "host"))
+                self.engine.upsert_subject(_LOCAL[name], Subject(labels, host=name == "host"))
 
     def _add_pods(self, case: dict[str, Any]) -> None:
         by_labels: dict[tuple[str, ...], int] = {}
         for name, endpoint in sorted(case["endpoints"].items()):
-            labels = tuple(case["expected"]["labels"][name])
+            labels = workload_labels(
+                endpoint.get("labels", {}),
+                endpoint["namespace"],
+                namespace_labels=case["namespaces"].get(endpoint["namespace"], {}).get("labels", {}),
+                service_account=endpoint.get("serviceAccount", ""),
+                cluster=endpoint.get("cluster", "default"),
+            )
             number = by_labels.setdefault(labels, _FIRST_POD + len(by_labels))
             self._numbers[name] = number
             self._endpoints[name] = _FIRST_POD + len(self._endpoints)
@@ -155,6 +150,11 @@ class CaseWorld:
         if prefix is not None:
             return self._prefixes[prefix]
         return RESERVED[f"world-ipv{address.version}" if self.dual_stack else "world"]
+
+    def labels(self, peer: str) -> tuple[str, ...]:
+        """The identity labels of a flow's peer."""
+        known = self.engine.universe.labels(self.identity(peer))
+        return () if known is None else known.texts
 
     def side(self, direction: Direction, flow: dict[str, Any]) -> Side | None:
         """The answer of the flow's source (egress) or destination (ingress); None if it has no policy of its own."""

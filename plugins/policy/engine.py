@@ -10,23 +10,14 @@ from collections.abc import Mapping
 
 from attrs import define, field, frozen
 
-from axoneme.plugins.policy.filters import (
-    ConflictError,
-    DirectionPolicy,
-    Matched,
-    NamedPorts,
-    Settings,
-    Subject,
-    build,
-    matching,
-    selected,
-    unresolvable,
-)
+from axoneme.plugins.policy.filters import ConflictError, DirectionPolicy, build, unresolvable
+from axoneme.plugins.policy.matching import Matched, SpecIndex, selected
 from axoneme.plugins.policy.model import L7, Direction, Policy, Protocol
 from axoneme.plugins.policy.numbers import Numbers
 from axoneme.plugins.policy.resolve import Decisions, Resolver, Verdict, decide, digest, signatures
 from axoneme.plugins.policy.rules import RuleBook, RuleRef, digest32, refs_of
 from axoneme.plugins.policy.selectors import Identity, Labels, Universe
+from axoneme.plugins.policy.subject import NamedPorts, Settings, Subject
 from axoneme.plugins.policy.tables import (
     NO_SUBJECT,
     Action,
@@ -109,6 +100,8 @@ class Engine:
         #: The layer 7 rules behind the numbers in the verdicts.
         self.l7: dict[int, L7] = {}
         self._policies: dict[str, Policy] = {}
+        self._specs = SpecIndex()
+        self._labels: dict[Subject, Labels] = {}
         self._subjects: dict[int, Subject] = {}
         self._endpoints: dict[Subject, set[int]] = {}
         self._resolved: dict[Subject, Resolved] = {}
@@ -194,7 +187,9 @@ class Engine:
         old = self._policies.get(policy.key)
         if old is not None:
             self._retire(old, policy)
+            self._specs.remove(old)
         self._policies[policy.key] = policy
+        self._specs.add(policy)
         for ref, rule in refs_of(policy):
             self.rules.enter(ref, rule, policy.where)
         self._touch(policy, old)
@@ -203,6 +198,7 @@ class Engine:
         old = self._policies.pop(key, None)
         if old is not None:
             self._retire(old, None)
+            self._specs.remove(old)
             self._touch(old, None)
 
     def _retire(self, old: Policy, new: Policy | None) -> None:
@@ -215,7 +211,7 @@ class Engine:
         """Marks the subjects that the policies select, or selected."""
         specs = [spec for policy in policies if policy for spec in policy.specs]
         for subject in self._endpoints:
-            labels = Labels(subject.labels)
+            labels = self._labels[subject]
             if any(selected(spec, subject, labels, self.settings) for spec in specs):
                 self._stale.add(subject)
 
@@ -244,7 +240,9 @@ class Engine:
         if old is not None:
             self._detach(endpoint, old)
         self._subjects[endpoint] = subject
-        self._endpoints.setdefault(subject, set()).add(endpoint)
+        if subject not in self._endpoints:
+            self._endpoints[subject], self._labels[subject] = set(), Labels(subject.labels)
+        self._endpoints[subject].add(endpoint)
         self._count_ports(subject, 1)
         self._stale.add(subject)
 
@@ -258,7 +256,7 @@ class Engine:
         self._count_ports(subject, -1)
         self._endpoints[subject].discard(endpoint)
         if not self._endpoints[subject]:
-            del self._endpoints[subject]
+            del self._endpoints[subject], self._labels[subject]
             self._stale.add(subject)
 
     def _count_ports(self, subject: Subject, change: int) -> None:
@@ -327,7 +325,7 @@ class Engine:
 
     def _build(self, subject: Subject, old: Resolved | None) -> Resolved:
         """Where rules contradict each other the old policy stays; without one, everything is denied."""
-        matched = matching(self._policies.values(), subject, self.settings)
+        matched = self._specs.matching(subject, self.settings)
         try:
             egress, ingress = (self._direction(matched, one, subject) for one in Direction)
         except ConflictError as error:

@@ -7,7 +7,6 @@ stands for.
 
 from __future__ import annotations
 
-import enum
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -16,6 +15,7 @@ from attrs import astuple, define, evolve, field, frozen
 
 from axoneme.core.errors import AxonemeError
 from axoneme.plugins.policy.blocks import EVERYTHING, Block, blocks
+from axoneme.plugins.policy.matching import Matched
 from axoneme.plugins.policy.model import (
     ALL_PORTS,
     L7,
@@ -27,65 +27,16 @@ from axoneme.plugins.policy.model import (
     Policy,
     PortRule,
     Ports,
-    Protocol,
     Requirement,
     Selector,
-    Spec,
 )
 from axoneme.plugins.policy.peers import reserved
 from axoneme.plugins.policy.rules import RuleRef
-from axoneme.plugins.policy.selectors import Labels
+from axoneme.plugins.policy.subject import Enforcement, NamedPorts, Settings, Subject
 
 
 class ConflictError(AxonemeError):
     """Rules of a subject that cannot be merged; none of its policy can be resolved."""
-
-
-class Enforcement(enum.StrEnum):
-    DEFAULT = "default"
-    ALWAYS = "always"
-    NEVER = "never"
-
-
-@frozen
-class Settings:
-    """What of the agent's configuration decides verdicts."""
-
-    enforcement: Enforcement = Enforcement.DEFAULT
-    allow_localhost: bool = True
-    host_firewall: bool = False
-    non_default_deny: bool = True
-
-
-#: A workload's or the cluster's named ports: (name, protocol) to the numbers it stands for.
-NamedPorts = Mapping[tuple[str, Protocol], frozenset[int]]
-
-
-@frozen
-class Subject:
-    """Whom a policy is resolved for. Two endpoints with equal subjects share their policies.
-
-    :param host: the node itself: only nodeSelector rules apply to it, and only with the host firewall.
-    """
-
-    labels: tuple[str, ...]
-    named_ports: tuple[tuple[str, Protocol, int], ...] = ()
-    host: bool = False
-
-    @property
-    def ports(self) -> NamedPorts:
-        found: dict[tuple[str, Protocol], frozenset[int]] = {}
-        for name, protocol, port in self.named_ports:
-            found[name.lower(), protocol] = found.get((name.lower(), protocol), frozenset()) | {port}
-        return found
-
-
-@frozen
-class Matched:
-    """A spec that selects the subject, with the policy it belongs to."""
-
-    policy: Policy
-    spec: Spec
 
 
 @frozen
@@ -344,20 +295,3 @@ def _l7_conflict(old: Entry, new: Entry, what: str) -> ConflictError:
         f"{new.rules[0].policy} {new.rules[0].path} and {old.rules[0].policy} {old.rules[0].path} ask for {what} for"
         " the same peers and ports"
     )
-
-
-def matching(policies: Iterable[Policy], subject: Subject, settings: Settings) -> list[Matched]:
-    """The specs that select a subject."""
-    labels = Labels(subject.labels)
-    return [
-        Matched(policy, spec)
-        for policy in policies
-        for spec in policy.specs
-        if selected(spec, subject, labels, settings)
-    ]
-
-
-def selected(spec: Spec, subject: Subject, labels: Labels, settings: Settings) -> bool:
-    if spec.node is not subject.host or (subject.host and not settings.host_firewall):
-        return False
-    return labels.matches(spec.subject)

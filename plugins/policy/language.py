@@ -101,6 +101,8 @@ def _subject(item: Field, parts: dict[str, Field], scope: Scope, clusterwide: bo
     if "nodeSelector" in parts:
         if not clusterwide:
             parts["nodeSelector"].fail("only a CiliumClusterwideNetworkPolicy can select nodes")
+        if scope.schema:
+            parts["nodeSelector"].fail("nodeSelector needs a host firewall, which is not supported yet")
         if "endpointSelector" in parts:
             item.fail("cannot have both endpointSelector and nodeSelector")
         return peers.selector(parts["nodeSelector"]), True
@@ -159,7 +161,7 @@ class _Rules:
             f"{side}CIDR": lambda one: (peers.cidr(one),),
             f"{side}CIDRSet": lambda one: (peers.cidr_rule(one),),
             f"{side}Entities": lambda one: peers.entity(one, self._scope),
-            "toFQDNs": lambda one: (peers.fqdn(one),),
+            "toFQDNs": lambda one: (peers.fqdn(one, self._scope),),
         }
         present = {name: parts[name].sequence() for name in readers if name in parts}
         used = [name for name, elements in present.items() if elements]

@@ -57,7 +57,8 @@ class Scope:
     :param cluster: the local cluster's name.
     :param dual_stack: the world then has one identity per family.
     :param default_local_cluster: selectors that say nothing of clusters are confined to the local one.
-    :param schema: also refuse what only the resource's schema refuses, not the reference's decoder.
+    :param schema: refuse what the resource's schema refuses, not only what the reference's decoder does, and also what
+        an agent cannot enforce yet (names without a DNS proxy, nodes without a host firewall).
     """
 
     namespace: str = ""
@@ -255,8 +256,10 @@ def ip_block(item: Field) -> CidrSelector:
     return CidrSelector(base, excepts)
 
 
-def fqdn(item: Field) -> Selector:
+def fqdn(item: Field, scope: Scope) -> Selector:
     """An element of toFQDNs: the identities that carry its label, source `fqdn`, once its addresses are known."""
+    if scope.schema:
+        item.fail("toFQDNs needs a DNS proxy that learns addresses, which is not supported yet")
     parts = item.mapping(("matchName", "matchPattern"))
     if len(parts) != 1:
         item.fail("needs exactly one of matchName and matchPattern")

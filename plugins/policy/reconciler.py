@@ -19,11 +19,11 @@ from axoneme.core.workloads.endpoints import ENDPOINTS, IDENTITIES, Endpoint
 from axoneme.core.workloads.endpoints import Identity as IdentityRow
 from axoneme.plugins.policy.config import PolicyConfig
 from axoneme.plugins.policy.engine import Engine
-from axoneme.plugins.policy.filters import Subject
 from axoneme.plugins.policy.maps import PolicyMaps
 from axoneme.plugins.policy.model import CidrGroup, Network, Policy, Protocol
 from axoneme.plugins.policy.rules import POLICY_RULES, RuleRow
 from axoneme.plugins.policy.selectors import Identity
+from axoneme.plugins.policy.subject import Subject
 from axoneme.plugins.policy.tables import Plan, difference
 from axoneme.plugins.policy.world import World, WorldChange, speaks_of_prefixes
 
