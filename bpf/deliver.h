@@ -27,13 +27,21 @@ INLINE int F(deliver_local)(struct F(packet) *p, const u8 *macs, u32 ifindex)
 {
 	void *data = (void *)(long)p->skb->data, *end = (void *)(long)p->skb->data_end;
 
+#if TO_WORKLOAD
+	if (data + ETH_HLEN > end)
+		return TC_ACT_SHOT; /* the stack has counted its hop already; to a packet of the host's own it is none */
+#else
 	if (!F(hop)(data, end))
 		return PASS;
-	/* The header check above covers Ethernet as well. */
+#endif
 	((u32 *)data)[0] = ((const u32 *)macs)[0];
 	((u32 *)data)[1] = ((const u32 *)macs)[1];
 	((u32 *)data)[2] = ((const u32 *)macs)[2];
+#if TO_WORKLOAD
+	return bpf_redirect(ifindex, 0); /* from the egress side of one interface only to the egress side of another */
+#else
 	return bpf_redirect_peer(ifindex, 0);
+#endif
 }
 
 INLINE int F(deliver_device)(struct F(packet) *p, u32 ifindex)
@@ -48,7 +56,6 @@ INLINE int F(deliver_device)(struct F(packet) *p, u32 ifindex)
 INLINE int F(deliver)(struct F(packet) *p)
 {
 	count(p->skb, COUNTER_FORWARDED);
-#if REDIRECTS
 	if (p->conn) {
 		struct connection *c = p->conn;
 
@@ -62,7 +69,6 @@ INLINE int F(deliver)(struct F(packet) *p)
 		return F(deliver_local)(p, p->destination->mac, p->ifindex);
 	if (DIRECT_ROUTING && p->next_hop == HOP_DEVICE)
 		return F(deliver_device)(p, p->ifindex);
-#endif
 	return PASS;
 }
 

@@ -52,8 +52,10 @@ INLINE int F(resolve)(struct F(packet) *p)
 	if (FROM_WORKLOAD && (!p->source || p->source->ifindex != p->skb->ifindex))
 		return DROP(REASON_INVALID_SOURCE_IP);
 	p->destination = ON(endpoints, lookup)(&p->tuple.daddr);
-	if (!FROM_WORKLOAD && !p->destination)
-		return TO_STACK; /* from the network to somebody who is not ours */
+	if (FROM_NETWORK && !p->destination)
+		return TO_STACK; /* for somebody who is not ours */
+	if (TO_WORKLOAD && !p->destination)
+		return DROP(REASON_STALE_OR_UNROUTABLE_IP); /* an address of the pool that no workload has */
 	if (p->source) {
 		p->source_identity = p->source->identity;
 		p->source_endpoint = p->source->id;

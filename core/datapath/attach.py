@@ -1,4 +1,13 @@
-"""The attach points: where programs run, of what type they are, and what decides when no stage does."""
+"""The attach points: where programs run, of what type they are, and what decides when no stage does.
+
+The packet ones:
+
+    from_workload   ingress of the host side of each workload's interface: all that workloads send
+    to_workload     egress of the one device to which the host routes its workloads' addresses: what the host itself, or
+                    the world through the host's stack, sends to any of them. One attachment for all workloads
+    from_network    ingress of the node's own devices, if it is told which: past the stack, straight to the workload
+    to_network      egress of the node's own devices, when a stage wants it
+"""
 
 from __future__ import annotations
 
@@ -8,8 +17,8 @@ from axoneme.core.datapath.abi import AttachPoint as Number
 from axoneme.core.datapath.uapi import AttachType, ProgramType
 from axoneme.core.records import Phase
 
-#: What a TCX program returns to leave the verdict to the next one at the hook (`TCX_PASS`, `TC_ACT_OK`).
-_TC_OK = 0
+#: What a TCX program returns to leave the verdict to the next one at the hook (`TCX_NEXT`, `TC_ACT_UNSPEC`).
+_TC_NEXT = -1
 _XDP_PASS = 2
 
 
@@ -42,8 +51,7 @@ class AttachPoint:
             "ATTACH_POINT": int(Number[self.name]),
             "FROM_WORKLOAD": int(self.name == "from_workload"),
             "FROM_NETWORK": int(self.name == "from_network"),
-            # Only where packets enter (TCX ingress) may a program hand them to another interface.
-            "REDIRECTS": int(self.attach is AttachType.TCX_INGRESS),
+            "TO_WORKLOAD": int(self.name == "to_workload"),
             # As Cilium counts: 1 is into a workload, 2 is out of one.
             "DIRECTION": int(self.name in ("from_workload", "to_network")),
         }
@@ -55,7 +63,7 @@ def _packets(name: str, attach: AttachType) -> AttachPoint:
         program=ProgramType.SCHED_CLS,
         attach=attach,
         context="__sk_buff",
-        default=_TC_OK,
+        default=_TC_NEXT,
         packets=True,
     )
 

@@ -36,7 +36,6 @@ IPCACHE = 512_000
 _SWAP_ORDER = ("to_workload", "to_network", "from_workload", "from_network")
 
 _WORKLOAD_POINTS = ("to_workload", "from_workload")
-_DEVICE_POINTS = ("to_network", "from_network", "xdp_network")
 
 
 @frozen(kw_only=True)
@@ -201,20 +200,23 @@ class Datapath:
 
         :raises KernelError: when the kernel refuses.
         """
-        for point in _WORKLOAD_POINTS:
-            attach = ATTACH_POINTS[point].attach
-            target = classifier(ifindex, attach, tcx=self._tcx())
-            self.attach_to(f"{point}-{endpoint}", point, target)
+        self._attach_classifier(f"from_workload-{endpoint}", "from_workload", ifindex)
 
     def detach_workload(self, endpoint: int) -> None:
-        for point in _WORKLOAD_POINTS:
-            self.detach_from(f"{point}-{endpoint}")
+        self.detach_from(f"from_workload-{endpoint}")
+
+    def attach_host(self, ifindex: int) -> None:
+        """Attaches to the device through which the host reaches the workloads."""
+        self._attach_classifier("to_workload-host", "to_workload", ifindex)
 
     def attach_device(self, ifindex: int) -> None:
         """Attaches to a network device of the node."""
-        for point in _DEVICE_POINTS[:2]:
-            target = classifier(ifindex, ATTACH_POINTS[point].attach, tcx=self._tcx())
-            self.attach_to(f"{point}-{ifindex}", point, target)
+        for point in ("to_network", "from_network"):
+            self._attach_classifier(f"{point}-{ifindex}", point, ifindex)
+
+    def _attach_classifier(self, name: str, point: str, ifindex: int) -> None:
+        target = classifier(ifindex, ATTACH_POINTS[point].attach, tcx=self._tcx())
+        self.attach_to(name, point, target)
 
     def attach_to(self, name: str, point: str, target: Target) -> None:
         """Attaches an attach point's program to any target, and keeps it current from then on."""

@@ -31,6 +31,7 @@ REASONS: tuple[DropReason, ...] = (
     _reason(142, "UNKNOWN_L4_PROTOCOL", "Unknown L4 protocol"),
     _reason(143, "UNKNOWN_ICMPV4_CODE", "Unknown ICMPv4 code"),
     _reason(145, "UNKNOWN_ICMPV6_CODE", "Unknown ICMPv6 code"),
+    _reason(151, "STALE_OR_UNROUTABLE_IP", "Stale or unroutable IP"),
     _reason(155, "CT_MAP_INSERTION_FAILED", "CT: Map insertion failed"),
     _reason(156, "INVALID_IPV6_EXTENSION_HEADER", "Invalid IPv6 extension header"),
     _reason(166, "UNSUPPORTED_L2_PROTOCOL", "Unsupported L2 protocol"),
