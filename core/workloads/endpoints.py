@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from attrs import field, frozen
+
 from axoneme.core.records import TableSpec
 
 Address = IPv4Address | IPv6Address
@@ -23,6 +24,15 @@ class NamedPort:
 
     port: int
     protocol: str = "TCP"
+
+
+def _own_labels(labels: Mapping[str, str]) -> Mapping[str, str]:
+    """Rows don't change, whatever becomes of the mapping that they were made from."""
+    return dict(labels)
+
+
+def _own_ports(ports: Mapping[str, NamedPort]) -> Mapping[str, NamedPort]:
+    return dict(ports)
 
 
 @frozen(kw_only=True)
@@ -38,13 +48,13 @@ class Workload:
 
     name: str
     namespace: str
-    labels: Mapping[str, str] = field(factory=dict, converter=dict)
+    labels: Mapping[str, str] = field(factory=dict, converter=_own_labels)
     service_account: str = ""
     netns: str = ""
     managed: bool = True
     ipv4: IPv4Address | None = None
     ipv6: IPv6Address | None = None
-    named_ports: Mapping[str, NamedPort] = field(factory=dict, converter=dict)
+    named_ports: Mapping[str, NamedPort] = field(factory=dict, converter=_own_ports)
     created_by: str = ""
 
     @property
@@ -85,7 +95,7 @@ class Endpoint:
     identity: int = 0
     labels: tuple[str, ...] = ()
     netns: str = ""
-    named_ports: Mapping[str, NamedPort] = field(factory=dict, converter=dict)
+    named_ports: Mapping[str, NamedPort] = field(factory=dict, converter=_own_ports)
     state: EndpointState = EndpointState.CREATING
     reason: str = ""
 
