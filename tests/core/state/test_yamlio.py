@@ -160,10 +160,10 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     ids=lambda text: repr(text)[:30],
 )
 def test_what_is_refused(text: str | bytes, message: str) -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     with pytest.raises(ResourceError, match=message):
         load(text, "a.yaml")
-    assert time.perf_counter() - begin < 1
+    assert time.process_time() - begin < 1
 
 
 def test_largest_files_take_less_than_a_second() -> None:
@@ -198,13 +198,14 @@ pieces = st.sampled_from(
 )
 
 
-@settings(max_examples=400, deadline=1000)
+@settings(max_examples=400, deadline=None)
 @given(
     st.one_of(st.lists(pieces, max_size=60).map("".join), st.text(max_size=60)),
     st.sampled_from(["a.yaml", "a.json"]),
 )
 def test_fuzzed_text_raises_nothing_but_resource_errors(text: str, file: str) -> None:
     where: Where | None = Where(file)
+    begin = time.process_time()
     try:
         for document in load(text, file):
             document.position(("a", 0, "b"))
@@ -212,9 +213,10 @@ def test_fuzzed_text_raises_nothing_but_resource_errors(text: str, file: str) ->
         where = error.where
     assert where is not None
     assert where.file == file
+    assert time.process_time() - begin < 1
 
 
-@settings(max_examples=200, deadline=1000)
+@settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=80))
 def test_fuzzed_bytes_raise_nothing_but_resource_errors(content: bytes) -> None:
     for file in ("a.yaml", "a.json"):
@@ -238,5 +240,6 @@ plain = st.recursive(
 @settings(deadline=None)
 @given(st.dictionaries(st.text("xyz", min_size=1), plain, min_size=1))
 def test_what_was_dumped_is_read_back(content: dict) -> None:
-    text = yaml.safe_dump(content, allow_unicode=True, default_flow_style=None)
+    # Quoted, since what needs quotes differs a little between the YAML that PyYAML writes and the one that is read.
+    text = yaml.safe_dump(content, allow_unicode=True, default_flow_style=None, default_style='"')
     assert value(text) == content
