@@ -103,9 +103,9 @@ class EndpointOperations:
 
     async def prune(self, rows: Sequence[Endpoint]) -> None:
         present = [row for row in rows if _is_present(row)]
-        changed = bool(self._reconcile_links(present))
+        changed = self._reconcile_links(present).total
         for family in (4, 6):
-            changed |= bool(self._reconcile_addresses(present, family))
+            changed += self._reconcile_addresses(present, family).total
         if changed:
             self._changed()
 
@@ -149,7 +149,7 @@ class IpcacheOperations:
             self._maps(f"ipcache{family}").reconcile(keys, values)
             for family, keys, values in _by_family(rows, empty=True)
         ]
-        if any(diffs):
+        if any(diff.total for diff in diffs):
             self._changed()
 
 

@@ -82,7 +82,9 @@ class _NamespaceThread:
     """A thread in a network namespace of its own; the namespace goes with it."""
 
     def __init__(self) -> None:
-        self._work: queue.SimpleQueue[tuple[Callable[[], Any], queue.SimpleQueue[Any]] | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[tuple[Callable[[], Any], queue.SimpleQueue[Any]] | None] = (
+            queue.SimpleQueue()
+        )
         self._thread = threading.Thread(target=self._serve, name="datapath-bench", daemon=True)
         self._thread.start()
 
@@ -137,7 +139,7 @@ class DatapathBench:
         self.cuts = frozenset(cuts)
         specs = [*abi.core_maps(connections=connections, endpoints=1024, ipcache=65536, events=events), *maps]
         self.specs: Mapping[str, MapSpec] = {spec.name: spec for spec in specs}
-        self.compiler = Compiler(Cache(cache or _test_cache()))
+        self.compiler = Compiler(Cache(cache or program_cache()))
         self._resources = contextlib.ExitStack()
         self._maps: dict[str, Map] = {}
         self._programs: dict[str, LoadedProgram] = {}
@@ -174,7 +176,12 @@ class DatapathBench:
     def compose(self, point: str) -> Composition:
         here = [placed for placed in self.stages if point in placed.stage.attach]
         return compose(
-            ATTACH_POINTS[point], here, self.specs, constants=self.constants, reasons=self.reasons, cuts=self.cuts
+            ATTACH_POINTS[point],
+            here,
+            self.specs,
+            constants=self.constants,
+            reasons=self.reasons,
+            cuts=self.cuts,
         )
 
     def program(self, point: str) -> LoadedProgram:
@@ -210,7 +217,11 @@ class DatapathBench:
 
     def ipcache(self, prefix: str, identity: int) -> None:
         network = ipaddress.ip_network(prefix)
-        words = _words6(str(network.network_address)) if network.version == 6 else _word(str(network.network_address))
+        words = (
+            _words6(str(network.network_address))
+            if network.version == 6
+            else _word(str(network.network_address))
+        )
         key = {"length": network.prefixlen, "address": {"a": words}}
         self.map(f"ipcache{network.version}").update(key, {"identity": identity})
 
@@ -251,7 +262,6 @@ def _words6(address: str) -> tuple[int, int, int, int]:
     return a, b, c, d
 
 
-def _test_cache() -> Path:
+def program_cache() -> Path:
+    """Where compiled programs of tests and benchmarks are kept between runs."""
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "axoneme", "programs")
-
-

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
+import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -31,11 +32,19 @@ def kernel(request: pytest.FixtureRequest) -> Kernel:
 @pytest.fixture
 def pins(kernel: Kernel, tmp_path: Path) -> Iterator[Pins]:
     """A pin folder of the test's own, with nothing left in it afterwards."""
+    yield from _pins(kernel, tmp_path / "bpf" if isinstance(kernel, FakeKernel) else None)
+
+
+@pytest.fixture
+def real_pins(running_kernel: Kernel) -> Iterator[Pins]:
+    """The same, for tests that only the running kernel can serve."""
+    yield from _pins(running_kernel, None)
+
+
+def _pins(kernel: Kernel, root: Path | None) -> Iterator[Pins]:
     from axoneme.core.datapath.links import Links
 
-    root = tmp_path / "bpf"
-    if not isinstance(kernel, FakeKernel):
-        root = Path("/sys/fs/bpf") / f"axoneme-test-{os.getpid()}-{next(_numbers)}"
+    root = root or Path("/sys/fs/bpf") / f"axoneme-test-{os.getpid()}-{next(_numbers)}"
     made = Pins(kernel, root)
     made.prepare()
     yield made
@@ -45,8 +54,18 @@ def pins(kernel: Kernel, tmp_path: Path) -> Iterator[Pins]:
 
 
 @pytest.fixture
+def real_interface(running_kernel: Kernel) -> Iterator[Callable[[], int]]:
+    """`interface` for tests that only the running kernel can serve."""
+    yield from _interfaces(running_kernel)
+
+
+@pytest.fixture
 def interface(kernel: Kernel) -> Iterator[Callable[[], int]]:
     """Makes interfaces (one end of a veth pair each) and gives their indexes; they go after the test."""
+    yield from _interfaces(kernel)
+
+
+def _interfaces(kernel: Kernel) -> Iterator[Callable[[], int]]:
     made: list[str] = []
 
     def make() -> int:
@@ -62,57 +81,11 @@ def interface(kernel: Kernel) -> Iterator[Callable[[], int]]:
 
 
 def _veth(name: str, made: list[str]) -> int:
-    from pyroute2 import IPRoute
-
-    with IPRoute() as route:
-        route.link("add", ifname=name, kind="veth", peer=f"{name}p")
-        made.append(name)
-        return int(route.link_lookup(ifname=name)[0])
+    peer = f"{name}p"
+    subprocess.run(["ip", "link", "add", name, "type", "veth", "peer", "name", peer], check=True)
+    made.append(name)
+    return socket.if_nametoindex(name)
 
 
 def _remove(name: str) -> None:
-    from pyroute2 import IPRoute
-
-    with IPRoute() as route:
-        for index in route.link_lookup(ifname=name):
-            route.link("del", index=index)
-
-
-@pytest.fixture
-def remove_interface(kernel: Kernel) -> Callable[[int], None]:
-    """Removes an interface by its index."""
-
-    def remove(ifindex: int) -> None:
-        if isinstance(kernel, FakeKernel):
-            kernel.vanish(ifindex)
-            return
-        from pyroute2 import IPRoute
-
-        with IPRoute() as route:
-            route.link("del", index=ifindex)
-
-    return remove
-
-
-@pytest.fixture
-def cgroup(kernel: Kernel, tmp_path: Path) -> Iterator[Path]:
-    """A cgroup (version 2) of the test's own; a plain folder for the kernel in memory."""
-    if isinstance(kernel, FakeKernel):
-        (tmp_path / "cgroup").mkdir()
-        yield tmp_path / "cgroup"
-        return
-    mounts = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
-    root = next(Path(fields[1]) for fields in mounts if fields[2] == "cgroup2")
-    folder = root / f"axoneme-test-{os.getpid()}-{next(_numbers)}"
-    folder.mkdir()
-    yield folder
-    folder.rmdir()
-
-
-@pytest.fixture
-def compiler() -> str:
-    """A C compiler, to ask it about layouts."""
-    found = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if found is None:
-        pytest.skip("no C compiler")
-    return found
+    subprocess.run(["ip", "link", "delete", name], check=False, stderr=subprocess.DEVNULL)
