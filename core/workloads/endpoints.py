@@ -78,7 +78,7 @@ class Endpoint:
     :param ifname: of the host side (`axo<id>`).
     :param mac: of the workload's side, `aa:bb:cc:dd:ee:ff`.
     :param node_mac: of the host side; the workload sends everything to it.
-    :param labels: sorted `source:key=value`: what its identity stands for.
+    :param labels: sorted `source:key=value` (`source:key` without a value): what its identity stands for.
     :param netns: the path of its network namespace.
     :param reason: why it failed, else empty.
     """
@@ -112,7 +112,7 @@ class Endpoint:
 class Identity:
     """A label set and its number, the same for all workloads that carry it.
 
-    :param labels: sorted `source:key=value`.
+    :param labels: sorted `source:key=value` (`source:key` without a value).
     :param references: how many workloads of this node have it; reserved identities have none and stay.
     """
 
@@ -137,6 +137,7 @@ class IpcacheEntry:
 
     :param node: the address of the node that it lives on; None for this node and for the world.
     :param key: the number of the key that encrypts towards it; 0 for none.
+    :param shadowed: what less believable sources say about the same prefix.
     """
 
     prefix: Network
@@ -144,6 +145,7 @@ class IpcacheEntry:
     source: IpcacheSource
     node: Address | None = None
     key: int = 0
+    shadowed: tuple[IpcacheEntry, ...] = ()
 
 
 WORKLOADS = TableSpec(name="workloads", row=Workload, key="uid", doc="workloads that were asked for")

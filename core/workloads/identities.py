@@ -1,6 +1,6 @@
 """Who a workload is: a number for its label set, the same for all that carry the same labels.
 
-Labels are written `source:key=value`. A workload's own have the source `k8s`, as those of a pod in Cilium, so that
+Labels are written `source:key=value`, or `source:key` when the value is empty. A workload's own have the source `k8s`, as those of a pod in Cilium, so that
 policies written for pods hold for workloads of plain hosts too; `reserved` is the source of the peers that always exist.
 """
 
@@ -13,10 +13,13 @@ from types import MappingProxyType
 
 import attrs
 
+from axoneme.core import logs
 from axoneme.core.errors import AxonemeError
 from axoneme.core.state.persist import Numbers, PersistError
 from axoneme.core.state.table import State, Transaction
 from axoneme.core.workloads.endpoints import IDENTITIES, Identity
+
+log = logs.get(__name__)
 
 HOST, WORLD, UNMANAGED, HEALTH, INIT, REMOTE_NODE, KUBE_APISERVER, INGRESS, WORLD_IPV4, WORLD_IPV6 = range(
     1, 11
@@ -116,7 +119,12 @@ def workload_labels(
     found |= {NAMESPACE_LABEL: namespace, CLUSTER_LABEL: cluster}
     if service_account:
         found[SERVICE_ACCOUNT_LABEL] = service_account
-    return tuple(sorted(f"k8s:{key}={value}" for key, value in found.items() if relevant(key)))
+    return tuple(sorted(label("k8s", key, value) for key, value in found.items() if relevant(key)))
+
+
+def label(source: str, key: str, value: str) -> str:
+    """A label as it is written everywhere: `source:key=value`, and `source:key` when the value is empty."""
+    return f"{source}:{key}={value}" if value else f"{source}:{key}"
 
 
 class Identities:
@@ -171,7 +179,10 @@ class Identities:
             txn.upsert(self._table, attrs.evolve(row, references=row.references - 1))
             return None
         txn.delete(self._table, number)
-        self._numbers.release(_name(row.labels))
+        try:
+            self._numbers.release(_name(row.labels))
+        except PersistError as error:  # `forget_unused` frees it at the next start
+            log.warning("identity not freed yet", identity=number, error=str(error))
         return None
 
     def forget_unused(self) -> int:

@@ -1,13 +1,15 @@
 """Who is behind an address: prefixes with their identities, from several sources, the longest prefix winning.
 
-Several sources may speak about one prefix (a pool's address is a workload's and, with `except`, a policy's). The most
-believable one is in the `ipcache` table; when it takes back what it said, the next one's word holds again.
+Several sources may speak about one prefix (an address is a workload's here and, in a policy, a CIDR). The `ipcache` table
+has what the most believable one says; when it takes that back, the next one's word holds again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_network
+
+import attrs
 
 from axoneme.core.state.table import State, Transaction
 from axoneme.core.workloads.endpoints import IPCACHE, Address, IpcacheEntry, IpcacheSource, Network
@@ -28,10 +30,8 @@ class Ipcache:
     def __init__(self, state: State, *, dual_stack_world: bool = False) -> None:
         self._state = state
         self._table = state.writer(IPCACHE.name, IpcacheEntry)
-        #: What the sources that are not believed say, by prefix.
-        self._others: dict[Network, dict[IpcacheSource, IpcacheEntry]] = {}
-        #: How many prefixes there are of each length, by version.
-        self._lengths: dict[int, dict[int, int]] = {4: {}, 6: {}}
+        #: The lengths that prefixes have or had, by version.
+        self._lengths: dict[int, set[int]] = {4: set(), 6: set()}
         self._worlds = (WORLD_IPV4, WORLD_IPV6) if dual_stack_world else (WORLD, WORLD)
 
     def start(self) -> None:
@@ -75,33 +75,25 @@ class Ipcache:
 
     def lookup(self, address: Address) -> IpcacheEntry | None:
         """The entry of the longest prefix that contains an address."""
-        lengths = self._lengths[address.version]
-        for length in sorted((length for length, count in lengths.items() if count), reverse=True):
+        for length in sorted(self._lengths[address.version], reverse=True):
             if (entry := self._table.get(ip_network((address, length), strict=False))) is not None:
                 return entry
         return None
 
     def _said(self, prefix: Network, txn: Transaction) -> dict[IpcacheSource, IpcacheEntry]:
         """All that is said about a prefix."""
-        said = dict(self._others.get(prefix, {}))
-        if (row := txn.get(self._table, prefix)) is not None:
-            said[row.source] = row
-        return said
+        row = txn.get(self._table, prefix)
+        return {} if row is None else {entry.source: entry for entry in (row, *row.shadowed)}
 
     def _decide(self, prefix: Network, said: dict[IpcacheSource, IpcacheEntry], txn: Transaction) -> None:
-        present = txn.get(self._table, prefix) is not None
-        lengths = self._lengths[prefix.version]
-        lengths[prefix.prefixlen] = lengths.get(prefix.prefixlen, 0) + bool(said) - present
         if not said:
-            self._others.pop(prefix, None)
             txn.delete(self._table, prefix)
             return
-        best = min(said, key=_RANK.__getitem__)
-        txn.upsert(self._table, said.pop(best))
-        if said:
-            self._others[prefix] = said
-        else:
-            self._others.pop(prefix, None)
+        best, *others = (
+            attrs.evolve(said[source], shadowed=()) for source in sorted(said, key=_RANK.__getitem__)
+        )
+        txn.upsert(self._table, attrs.evolve(best, shadowed=tuple(others)))
+        self._lengths[prefix.version].add(prefix.prefixlen)
 
 
 def host_prefix(address: Address) -> Network:
