@@ -1,0 +1,162 @@
+"""What the core itself brings to a generation, in the same records as any plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from axoneme.core.context import Context
+from axoneme.core.contributions import CORE, Contributions, Provided
+from axoneme.core.events.rules import RULES
+from axoneme.core.records import HealthCheck, Metric, MetricType, Service
+from axoneme.core.state.resources import RESOURCE_FILES, RESOURCES
+from axoneme.core.workloads.endpoints import TABLES as WORKLOAD_TABLES
+
+if TYPE_CHECKING:
+    from axoneme.core.agent import Agent
+    from axoneme.core.datapath.datapath import Datapath
+    from axoneme.core.state.ingest import FolderSource
+
+TABLES = (RESOURCES, RESOURCE_FILES, *WORKLOAD_TABLES, RULES)
+
+
+def contributions(agent: Agent, context: Context) -> Contributions:
+    """Tables, maps, services and methods of the core.
+
+    :param context: the core's own, which always has the maps of the build that is to run.
+    """
+    from axoneme.core.api.datapath_methods import DatapathMethods
+    from axoneme.core.api.methods import AgentMethods
+    from axoneme.core.datapath.reasons import REASONS
+
+    parts = CoreParts.of(agent, context)
+    return Contributions(
+        tables=_core(TABLES),
+        maps=_core(agent.datapath.core_maps()),
+        drop_reasons=_core(REASONS),
+        services=_core(parts.services()),
+        api=_core([*AgentMethods(agent).records(), *DatapathMethods(agent).records()]),
+        health=_core(parts.health()),
+        metrics=_core(parts.metrics()),
+    )
+
+
+def _core(records: Any) -> tuple[Provided[Any], ...]:
+    return tuple(Provided(CORE, record) for record in records)
+
+
+class CoreParts:
+    """The core's running parts. Like a plugin's, they live as long as the agent."""
+
+    def __init__(self, agent: Agent, context: Context) -> None:
+        from axoneme.core.datapath.collector import Collector
+        from axoneme.core.datapath.endpoint_maps import EndpointOperations, IpcacheOperations
+        from axoneme.core.state.reconciler import Reconciler
+
+        self._agent, self._context = agent, context
+        self._network = agent.platform.services(agent._running(), context.settings)
+        state = context.state
+        self.endpoints = Reconciler(
+            state.table("endpoints"),
+            EndpointOperations(context.map, context.raise_revision),
+            name="endpoints",
+        )
+        self.ipcache = Reconciler(
+            state.table("ipcache"), IpcacheOperations(context.map, context.raise_revision), name="ipcache"
+        )
+        # Of the datapath it uses only `map`; the context's works before the first build is active, too.
+        self.collector = Collector(
+            cast("Datapath", context), context.settings.datapath.timeouts, agent.events.publish
+        )
+
+    @classmethod
+    def of(cls, agent: Agent, context: Context) -> CoreParts:
+        if agent.parts is None:
+            agent.parts = cls(agent, context)
+        return agent.parts
+
+    def services(self) -> list[Service]:
+        return [
+            *self._network,
+            Service(name="resources", run=self._resources),
+            Service(name="endpoints", run=self.endpoints.run),
+            Service(name="ipcache", run=self.ipcache.run),
+            Service(name="events", run=self._events),
+            Service(name="connections", run=self.collector.run),
+        ]
+
+    async def _resources(self, ready: Callable[[], None]) -> None:
+        await self._source().run(ready)
+
+    def _source(self) -> FolderSource:
+        assert self._agent.source is not None, "tables are declared before services start"
+        return self._agent.source
+
+    async def _events(self, ready: Callable[[], None]) -> None:
+        from axoneme.core.datapath.abi import EVENT
+        from axoneme.core.datapath.reasons import LOST_EVENTS
+        from axoneme.core.datapath.ring import RingReader
+
+        def losses() -> int:
+            counters = self._context.map("counters")
+            slots = (counters.lookup(2 * LOST_EVENTS + direction) for direction in (0, 1))
+            return sum(int(slot["packets"].sum()) for slot in slots)
+
+        ring = RingReader(self._context.map("events"), EVENT, losses)
+        try:
+            await self._agent.events.run(ring, ready)
+        finally:
+            ring.close()
+
+    def health(self) -> list[HealthCheck]:
+        return [
+            HealthCheck(name="resources", check=lambda: self._source().health()),
+            HealthCheck(name="endpoints", check=self.endpoints.health),
+            HealthCheck(name="ipcache", check=self.ipcache.health),
+            HealthCheck(name="connections", check=self.collector.health),
+        ]
+
+    def metrics(self) -> list[Metric]:
+        counter, gauge = MetricType.COUNTER, MetricType.GAUGE
+        return [
+            Metric(
+                name="axoneme_packets_total",
+                type=counter,
+                help="packets by reason and direction",
+                labels=("reason", "direction"),
+                read=lambda: {
+                    (row["reason"] or str(row["number"]), row["direction"]): float(row["packets"])
+                    for row in self._agent.datapath.counters()
+                },
+            ),
+            Metric(
+                name="axoneme_connections",
+                type=gauge,
+                help="entries of the connection tables; two per connection",
+                labels=("family",),
+                read=lambda: {
+                    (f"IPv{family}",): float(table.entries) for family, table in self.collector.tables.items()
+                },
+            ),
+            Metric(
+                name="axoneme_connections_evicted_total",
+                type=counter,
+                help="entries that gave way because the table was full",
+                read=lambda: float(self.collector.evicted),
+            ),
+            Metric(
+                name="axoneme_events_total",
+                type=counter,
+                help="events read from the ring, by type",
+                labels=("type",),
+                read=lambda: {
+                    (kind.name.lower(),): float(n) for kind, n in self._agent.events.counts.items()
+                },
+            ),
+            Metric(
+                name="axoneme_events_lost_total",
+                type=counter,
+                help="events that found no room in the ring",
+                read=lambda: float(self._agent.events.lost),
+            ),
+        ]

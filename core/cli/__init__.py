@@ -1,0 +1,1 @@
+"""The `axoneme` program."""
