@@ -15,7 +15,7 @@ from axoneme.core.records import Health, Level
 from axoneme.core.state.resources import RESOURCES, Resource
 from axoneme.core.state.table import Batch
 from axoneme.core.state.watch import watch_many
-from axoneme.core.workloads.endpoints import ENDPOINTS, IDENTITIES, Endpoint
+from axoneme.core.workloads.endpoints import ENDPOINTS, IDENTITIES, IPCACHE, Endpoint
 from axoneme.core.workloads.endpoints import Identity as IdentityRow
 from axoneme.plugins.policy.config import PolicyConfig
 from axoneme.plugins.policy.engine import Engine
@@ -24,10 +24,13 @@ from axoneme.plugins.policy.model import CidrGroup, Network, Policy, Protocol
 from axoneme.plugins.policy.rules import POLICY_RULES, RuleRow
 from axoneme.plugins.policy.selectors import Identity
 from axoneme.plugins.policy.subject import Subject
-from axoneme.plugins.policy.tables import Plan, difference
+from axoneme.plugins.policy.tables import Plan, difference, unused
 from axoneme.plugins.policy.world import World, WorldChange, speaks_of_prefixes
 
 log = structlog.get_logger(__name__)
+
+#: Our name as a source of the ipcache table.
+SOURCE = "policy"
 
 
 class PolicyReconciler:
@@ -42,7 +45,7 @@ class PolicyReconciler:
         self.updates = 0
         self.writes = 0
         self.last_duration = 0.0
-        self._synced = False
+        self._synced = self._started = False
         self._full: dict[int, str] = {}
         self._policies: dict[Any, Policy] = {}
         self._groups: dict[Any, CidrGroup] = {}
@@ -58,6 +61,8 @@ class PolicyReconciler:
             state.table(RESOURCES.name, Resource).watch(),
         )
         tables = (state.table(IDENTITIES.name), state.table(ENDPOINTS.name), state.table(RESOURCES.name))
+        ipcache = state.writer(IPCACHE.name)
+        ipcache.expect(SOURCE)  # so that nobody takes our prefixes out of the kernel before we named them
         try:
             async for identities, endpoints, resources in watch_many(*watches):
                 self._take(identities, endpoints, resources)
@@ -65,12 +70,13 @@ class PolicyReconciler:
                     await self._update()
                     ready()
         finally:
+            ipcache.release(SOURCE)
             for watch in watches:
                 watch.close()
 
     def _start(self) -> None:
         """A restart after a failure begins anew, from the tables and from what the kernel has."""
-        self.engine, self._synced = Engine(self._settings), False
+        self.engine, self._synced, self._started = Engine(self._settings), False, False
         self._policies, self._groups, self._full = {}, {}, {}
         context = self._context
         self._maps = PolicyMaps(
@@ -131,9 +137,9 @@ class PolicyReconciler:
     async def _update(self) -> None:
         started = time.perf_counter()
         change = self._world_change()
-        if change.added:
-            for identity in change.added.values():
-                self.engine.upsert_identity(identity)
+        for identity in change.added.values():
+            self.engine.upsert_identity(identity)
+        if self._started and change.added:
             self._commit()
             await self._world.enter(change)
         for policy in self._pending.values():
@@ -141,6 +147,12 @@ class PolicyReconciler:
                 self.engine.upsert_policy(policy)
         self._pending.clear()
         self._commit()
+        if (
+            not self._started
+        ):  # the kernel's tables and addresses are those of the last run: nothing to keep in step
+            self._started = True
+            self._context.state.writer(IPCACHE.name).mark_initialized(SOURCE)
+            await self._world.enter(change)
         if not change.is_empty:
             await self._world.leave(change)
             for identity in change.ended:
@@ -158,41 +170,43 @@ class PolicyReconciler:
 
     def _commit(self) -> None:
         plan = self.engine.commit()
+        if self._synced:
+            self._synced = self._write(plan)
         if not self._synced:
-            plan = difference(self._maps.read(), self.engine.tables)
-            self._synced, self._full = True, {}
+            self._synced = self._resync()
+
+    def _resync(self) -> bool:
+        """Brings the kernel from whatever it has to what it should have. False when it does not fit."""
+        garbage = unused(self._maps.read())
+        self._maps.remove(garbage)
+        self._full = {}
+        return self._write(difference(self._maps.read(), self.engine.tables))
+
+    def _write(self, plan: Plan) -> bool:
+        """Writes a plan in its order. When something does not fit, what needs it is closed: False."""
         if plan.is_empty:
-            return
-        self._write(plan)
+            return True
         self.updates += 1
         self.writes += plan.size
-
-    def _write(self, plan: Plan) -> None:
-        """Writes a plan in its order. What does not fit is denied, not decided by a default."""
         try:
             self._maps.add_verdicts(plan.add_verdicts)
             self._maps.set_peers(plan.set_peers)
         except MapFull as error:
             self._fail_closed(plan, str(error))
         else:
-            self._full = {
-                endpoint: why for endpoint, why in self._full.items() if endpoint not in plan.set_subjects
-            }
-        self._maps.set_subjects(
-            {endpoint: row for endpoint, row in plan.set_subjects.items() if endpoint not in self._full}
-        )
+            self._maps.set_subjects(plan.set_subjects)
         if plan.decides:
             self._context.raise_revision()
         self._maps.remove(plan)
+        return not self._full
 
     def _fail_closed(self, plan: Plan, reason: str) -> None:
-        """The endpoints whose policies could not be written completely lose them."""
-        touched = {policy for policy, _ in plan.set_peers} | {key.class_ for key in plan.add_verdicts}
+        """The endpoints whose policies could not be written completely lose them, rather than fall to a default."""
+        touched = {policy for policy, _ in plan.set_peers}
         for endpoint, row in self.engine.tables.subjects.items():
             if endpoint in plan.set_subjects or {row.egress, row.ingress} & touched:
                 self._full[endpoint] = reason
         self._maps.fail_closed(self._full)
-        self._synced = False  # the next change tries again, from what the kernel has then
         log.error("policy_maps_full", endpoints=sorted(self._full), reason=reason)
 
     def _note_rules(self) -> None:

@@ -209,5 +209,15 @@ def difference(actual: Tables, desired: Tables) -> Plan:
     )
 
 
+def unused(tables: Tables) -> Plan:
+    """Removes what no subject leads to: what an interrupted change left behind."""
+    policies = {row.policy(direction) for row in tables.subjects.values() for direction in Direction}
+    classes = policies | {class_ for (policy, _), class_ in tables.peers.items() if policy in policies}
+    return Plan(
+        remove_peers=tuple(sorted(key for key in tables.peers if key[0] not in policies)),
+        remove_verdicts=tuple(sorted(key for key in tables.verdicts if key.class_ not in classes)),
+    )
+
+
 def _changed(actual: dict[_K, _V], desired: dict[_K, _V]) -> dict[_K, _V]:
     return {key: value for key, value in desired.items() if actual.get(key) != value}
