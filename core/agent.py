@@ -192,6 +192,7 @@ class Agent:
         self._scope.push("plugins", self._close_generation)
         with self._stage("workloads"):
             await runtime.workloads.restore()
+            runtime.datapath.attach_host(await runtime.workloads.hub())
         with self._stage("api"):
             await self._serve()
         with self._stage("services"):

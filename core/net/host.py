@@ -11,16 +11,24 @@ from axoneme.core.net.rtnl import Rtnl
 #: Multicast groups for `Rtnl`: addresses that come and go (RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR).
 ADDRESS_GROUPS = 0x10 | 0x100
 
+_RP_FILTER = "net/ipv4/conf/all/rp_filter"
 _FORWARDING = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
 
 
 def prepare_host() -> list[str]:
     """Turns forwarding on for both families; returns the sysctls that had to be changed.
 
-    They stay on when the agent ends: traffic of the workloads flows on without it, and others may rely on them by then.
+    A strict reverse path filter for all interfaces becomes a loose one (2, RFC 3704 2.4): what workloads send comes in by
+    another interface than the one by which the host reaches them.
+
+    They stay as they are when the agent ends: traffic of the workloads flows on without it, and others may rely on them by
+    then.
     """
     wanted = _FORWARDING if sysctl.has_ipv6() else _FORWARDING[:1]
-    return [name for name in wanted if sysctl.ensure(name, 1)]
+    changed = [name for name in wanted if sysctl.ensure(name, 1)]
+    if sysctl.read(_RP_FILTER) == "1" and sysctl.ensure(_RP_FILTER, 2):
+        changed.append(_RP_FILTER)
+    return changed
 
 
 def node_addresses(rtnl: Rtnl) -> set[Address]:

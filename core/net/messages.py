@@ -23,7 +23,7 @@ RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 
 NLM_F_DUMP, NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x300, 0x100, 0x200, 0x400
 
-_IFF_UP = 1
+_IFF_UP, _IFF_NOARP = 1, 0x80
 _IFA_F_NODAD = 2
 _NUD_PERMANENT = 0x80
 _RTNH_F_ONLINK = 4
@@ -92,7 +92,9 @@ def dump_links() -> Request:
 
 def create_veth(veth: Veth) -> Request:
     """Makes both halves at once, each where it belongs."""
-    peer = _half(veth.peer_name, veth.peer_mac, veth.mtu) + _number(_IFLA_NET_NS_FD, veth.peer_netns)
+    peer = _half(veth.peer_name, veth.peer_mac, veth.mtu)
+    if veth.peer_netns is not None:
+        peer += _number(_IFLA_NET_NS_FD, veth.peer_netns)
     data = _attribute(_IFLA_INFO_DATA, _attribute(_VETH_INFO_PEER, peer))
     info = _attribute(_IFLA_LINKINFO, _text(_IFLA_INFO_KIND, "veth") + data)
     body = _half(veth.name, veth.mac, veth.mtu) + info
@@ -108,8 +110,10 @@ def set_alias(ifindex: int, alias: str) -> Request:
     return Request(RTM_SETLINK, 0, body, f"set alias of link {ifindex}")
 
 
-def set_up(ifindex: int) -> Request:
-    return Request(RTM_NEWLINK, 0, _link(ifindex, _IFF_UP), f"set link {ifindex} up")
+def set_up(ifindex: int, *, resolves: bool = True) -> Request:
+    """Brings an interface up; one that does not resolve addresses sends everything to nobody in particular."""
+    flags = _IFF_UP if resolves else _IFF_UP | _IFF_NOARP
+    return Request(RTM_NEWLINK, 0, _link(ifindex, flags), f"set link {ifindex} up")
 
 
 def delete_link(ifindex: int) -> Request:

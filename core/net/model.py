@@ -38,13 +38,13 @@ class Link:
 
 @frozen(kw_only=True)
 class Veth:
-    """A pair to be made: `name` here, `peer_name` in the namespace that the descriptor `peer_netns` refers to."""
+    """A pair to be made: `name` here, `peer_name` in the namespace that the descriptor `peer_netns` refers to, or here."""
 
     name: str
     mac: str
     peer_name: str
     peer_mac: str
-    peer_netns: int
+    peer_netns: int | None
     mtu: int = 1500
 
 

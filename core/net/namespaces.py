@@ -108,6 +108,12 @@ def open_namespace(netns: str) -> Namespace:
     return Namespace(path, descriptor, (status.st_dev, status.st_ino))
 
 
+def stay_in(netns: str) -> None:
+    """Moves the calling thread to a namespace, for good. Only for threads of one's own making."""
+    with opened(netns) as namespace:
+        _check(_libc.setns(namespace.descriptor, _CLONE_NEWNET), namespace.path)
+
+
 def host_identity() -> tuple[int, int]:
     """The identity of the namespace that the calling thread is in."""
     status = os.stat("/proc/thread-self/ns/net")

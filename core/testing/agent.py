@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -80,7 +80,7 @@ class FakeConnector(Connector):
     """Interfaces that are only numbers."""
 
     def __init__(self, agent: str) -> None:
-        super().__init__(agent, 1500)
+        super().__init__(WorkloadOptions(folder=Path(), agent=agent, mtu=1500))
         self.links: dict[int, Link] = {}
         self._last = 100
 
@@ -104,6 +104,15 @@ class FakeConnector(Connector):
 
     async def activate(self, record: Record) -> None:
         self.links[record.ifindex] = attrs.evolve(self.links[record.ifindex], up=True)
+
+    async def hub(self) -> int:
+        return 2
+
+    async def prune_routes(self, records: Iterable[Record], seen: Seen) -> list[str]:
+        return []
+
+    async def disconnect(self, record: Record, ifindex: int) -> None:
+        self.links.pop(ifindex, None)
 
     async def delete_link(self, ifindex: int) -> None:
         self.links.pop(ifindex, None)

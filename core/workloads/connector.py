@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import attrs
 
+from axoneme.core.workloads.hub import hub_of
 from axoneme.core.workloads.records import Record
 from axoneme.core.workloads.wiring import Wiring, wiring_of
+from axoneme.core.workloads.wishes import WorkloadOptions
 
 if TYPE_CHECKING:
     from axoneme.core.net.model import Link
@@ -21,14 +23,12 @@ T = TypeVar("T")
 
 
 class Connector:
-    """Connects endpoints to the network as their records say.
+    """Connects endpoints to the network as their records say."""
 
-    :param agent: see `WorkloadOptions`; so is `mtu`.
-    """
-
-    def __init__(self, agent: str, mtu: int) -> None:
-        self.agent = agent
-        self._mtu = mtu
+    def __init__(self, options: WorkloadOptions) -> None:
+        self.agent = options.agent
+        self._options = options
+        self._mtu = options.mtu
         self._thread: ThreadPoolExecutor | None = None
         self._network: WorkloadNetwork | None = None
 
@@ -47,7 +47,7 @@ class Connector:
         So what the function has made is known when the time comes to undo it.
         """
         if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, "axoneme-net")
+            self._thread = ThreadPoolExecutor(1, "axoneme-net", self._enter_host)
         future = asyncio.get_running_loop().run_in_executor(self._thread, lambda: function(*args, **kwargs))
         cancelled: asyncio.CancelledError | None = None
         while not future.done():
@@ -59,6 +59,13 @@ class Connector:
         if cancelled is not None:
             raise cancelled
         return result
+
+    def _enter_host(self) -> None:
+        """In the thread, before everything else. Threads that it starts begin where it is."""
+        from axoneme.core.net.namespaces import stay_in
+
+        if self._options.host_netns:
+            stay_in(self._options.host_netns)
 
     async def close(self) -> None:
         if self._network is not None:
@@ -100,6 +107,20 @@ class Connector:
     async def activate(self, record: Record) -> None:
         """Brings an endpoint's interface up, with its routes."""
         await self.call((await self.network()).activate, self._wiring(record), record.ifindex)
+
+    async def hub(self) -> int:
+        """The index of the hub, made if there is none."""
+        network = await self.network()
+        return await self.call(network.ensure_hub, hub_of(self._options, self._mtu))
+
+    async def disconnect(self, record: Record, ifindex: int) -> None:
+        """Removes an endpoint's routes and interface."""
+        await self.call((await self.network()).disconnect, self._wiring(record), ifindex)
+
+    async def prune_routes(self, records: Iterable[Record], seen: Seen) -> list[str]:
+        """See `WorkloadNetwork.prune_routes`."""
+        wanted = [self._wiring(record) for record in records]
+        return await self.call((await self.network()).prune_routes, wanted, seen)
 
     async def delete_link(self, ifindex: int) -> None:
         await self.call((await self.network()).delete_link, ifindex)

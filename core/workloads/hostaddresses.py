@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
+from typing import TYPE_CHECKING
 
 from axoneme.core import logs
 from axoneme.core.errors import KernelError
 from axoneme.core.state.table import State
 from axoneme.core.workloads.endpoints import IPCACHE, Address, IpcacheEntry
 from axoneme.core.workloads.ipcache import Ipcache
+
+if TYPE_CHECKING:
+    from axoneme.core.net.rtnl import Rtnl
 
 log = logs.get(__name__)
 
@@ -21,23 +25,26 @@ SOURCE = "host"
 class HostAddresses:
     """A service: reads the addresses of the namespace that it runs in, and again whenever the kernel tells of a change.
 
+    :param netns: see `WorkloadOptions.host_netns`.
     :param configured: further addresses that are this node's, for example of a load balancer in front of it.
     """
 
-    def __init__(self, state: State, ipcache: Ipcache, configured: Iterable[Address | str] = ()) -> None:
+    def __init__(
+        self, state: State, ipcache: Ipcache, configured: Iterable[Address | str] = (), netns: str = ""
+    ) -> None:
         self._table = state.writer(IPCACHE.name, IpcacheEntry)
         self._table.expect(SOURCE)
         self._ipcache = ipcache
         self._configured = {ip_address(address) for address in configured}
+        self._netns = netns
         self._changed = asyncio.Event()
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Until it is cancelled; see `axoneme.core.records.Service`."""
         from axoneme.core.net import host
-        from axoneme.core.net.rtnl import Rtnl
 
         loop = asyncio.get_running_loop()
-        with Rtnl(host.ADDRESS_GROUPS) as news, Rtnl() as rtnl:
+        with self._socket(host.ADDRESS_GROUPS) as news, self._socket(0) as rtnl:
             loop.add_reader(news.fileno(), self._changed.set)
             try:
                 self._update(host.node_addresses(rtnl))
@@ -51,16 +58,24 @@ class HostAddresses:
             finally:
                 loop.remove_reader(news.fileno())
 
+    def _socket(self, groups: int) -> Rtnl:
+        """A socket keeps to the namespace that it was made in."""
+        from axoneme.core.net.namespaces import opened
+        from axoneme.core.net.rtnl import Rtnl
+
+        if not self._netns:
+            return Rtnl(groups)
+        with opened(self._netns) as namespace:
+            return namespace.visit(lambda: Rtnl(groups))
+
     def _update(self, addresses: set[Address]) -> None:
         self._ipcache.set_hosts(addresses | self._configured)
 
 
-def _address_changed(news: object) -> bool:
+def _address_changed(news: Rtnl) -> bool:
     """Whether one of the node's addresses may have changed; also when the kernel could not tell us all of it."""
     from axoneme.core.net import host
-    from axoneme.core.net.rtnl import Rtnl
 
-    assert isinstance(news, Rtnl)
     try:
         return host.address_changes(news)
     except KernelError as error:

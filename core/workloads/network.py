@@ -7,7 +7,7 @@ does not depend on how many there are.
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from attrs import frozen
 
@@ -15,9 +15,10 @@ from axoneme.core import logs
 from axoneme.core.errors import AxonemeError, KernelError
 from axoneme.core.net import messages, namespaces, sysctl
 from axoneme.core.net.messages import Request
-from axoneme.core.net.model import Fact, Link, Neighbour, Veth
+from axoneme.core.net.model import Fact, Link, Neighbour, Route, Veth
 from axoneme.core.net.namespaces import Namespace
 from axoneme.core.net.rtnl import Rtnl, RtnlError, is_missing
+from axoneme.core.workloads.hub import Hub
 from axoneme.core.workloads.wiring import INSIDE, Wiring
 
 log = logs.get(__name__)
@@ -48,6 +49,7 @@ class WorkloadNetwork:
 
     def __init__(self) -> None:
         self._rtnl = Rtnl()
+        self._hub = 0
 
     def close(self) -> None:
         self._rtnl.close()
@@ -80,11 +82,68 @@ class WorkloadNetwork:
             raise
         return link
 
+    def ensure_hub(self, hub: Hub) -> int:
+        """Makes the hub, or adopts and completes the one that is there; returns its index.
+
+        Raises `ForeignLinkError` when there is an interface of this name that is not ours.
+        """
+        link = self.find_link(hub.name)
+        if link is None:
+            link = self._create_hub(hub)
+        elif link.alias != hub.alias:
+            raise ForeignLinkError(
+                f"there is an interface {hub.name} already", hint="do two agents share a link prefix?"
+            )
+        there = _facts(self._rtnl)
+        _set_sysctls(hub.sysctls())
+        requests = [messages.set_up(link.peer), messages.set_up(link.ifindex, resolves=False)]
+        requests += [_making(fact) for fact in hub.facts(link.ifindex) if fact not in there]
+        self._rtnl.request(requests)
+        self._hub = link.ifindex
+        return link.ifindex
+
+    def _create_hub(self, hub: Hub) -> Link:
+        veth = Veth(
+            name=hub.name,
+            mac=hub.mac,
+            peer_name=hub.peer,
+            peer_mac=hub.peer_mac,
+            peer_netns=None,
+            mtu=hub.mtu,
+        )
+        replies, errors = self._rtnl.attempt([messages.create_veth(veth), messages.get_link(name=hub.name)])
+        if errors[0] is not None:
+            raise errors[0]
+        link = messages.read_link(replies[1][0])
+        self._rtnl.request([messages.set_alias(link.ifindex, hub.alias)])
+        return link
+
+    def prune_routes(self, wanted: Iterable[Wiring], seen: Seen) -> list[str]:
+        """Removes routes through the hub that no workload has any more; returns them, in words."""
+        known = {fact for wiring in wanted for fact in wiring.outside(self._hub)}
+        stale = [
+            fact
+            for fact in seen.facts
+            if isinstance(fact, Route) and fact.ifindex == self._hub and fact not in known
+            and fact.destination.prefixlen == fact.destination.max_prefixlen
+        ]  # fmt: skip
+        self._rtnl.attempt([messages.delete(fact) for fact in stale])
+        return [str(fact.destination) for fact in stale]
+
+    def disconnect(self, wiring: Wiring, ifindex: int) -> None:
+        """Removes a workload's routes and its pair (index 0: there is none). Nothing happens when they are gone."""
+        _, errors = self._rtnl.attempt([messages.delete(fact) for fact in wiring.outside(self._hub)])
+        if ifindex:
+            self.delete_link(ifindex)
+        for error in errors:
+            if error is not None and not is_missing(error):
+                raise error
+
     def activate(self, wiring: Wiring, ifindex: int) -> None:
         """Brings the host's side up with what belongs to it. Raises `NetworkError` when another route is in the way."""
         _set_sysctls(wiring.outside_sysctls())
         try:
-            self._rtnl.request([messages.set_up(ifindex), *map(_making, wiring.outside(ifindex))])
+            self._rtnl.request([messages.set_up(ifindex), *map(_making, wiring.outside(self._hub))])
         except RtnlError as error:
             if error.errno != errno.EEXIST:
                 raise
@@ -132,7 +191,7 @@ class WorkloadNetwork:
         """
         missing = netns.visit(lambda: _repair_inside(wiring, link.peer))
         requests = [] if link.up else [messages.set_up(link.ifindex)]
-        requests += [_making(fact) for fact in wiring.outside(link.ifindex) if fact not in seen.facts]
+        requests += [_making(fact) for fact in wiring.outside(self._hub) if fact not in seen.facts]
         if requests:
             _set_sysctls(wiring.outside_sysctls())
             self._rtnl.request(requests)

@@ -36,6 +36,7 @@ class _Restoration:
         self._failed: dict[int, str] = {}
 
     async def run(self, records: list[Record]) -> None:
+        await self._connector.hub()
         seen = self._seen = await self._connector.look()
         findings = await self._connector.call(survey, records, seen, self._connector.agent)
         for link in leftovers(findings, seen, self._connector.agent):
@@ -46,6 +47,8 @@ class _Restoration:
         for record in self._kept:
             if record.id not in self._failed:
                 await self._attach(record, activate=record in rebuilt)
+        if stale := await self._connector.prune_routes(self._kept, seen):
+            log.warning("routes without workload removed", routes=", ".join(stale))
         log.info("workloads restored", kept=len(self._kept), rebuilt=len(rebuilt), failed=len(self._failed))
 
     async def _settle(self, finding: Finding) -> Record | None:
@@ -75,7 +78,7 @@ class _Restoration:
             repaired = await self._connector.repair(record, link, self._seen)
         except AxonemeError as error:
             log.warning("workload is connected anew", workload=record.uid, reason=str(error))
-            await self._connector.delete_link(link.ifindex)
+            await self._connector.disconnect(record, link.ifindex)
             return await self._rebuild(record)
         if repaired:
             log.warning("workload repaired", workload=record.uid, repaired=", ".join(repaired))
@@ -83,6 +86,7 @@ class _Restoration:
         return None
 
     async def _rebuild(self, record: Record) -> Record:
+        await self._connector.disconnect(record, 0)  # its routes do not go with its interface
         record = self._registry.save(await self._connector.connect(record, lambda netns: None))
         log.warning("workload connected anew", workload=record.uid, link=record.ifname)
         self._kept.append(record)
@@ -91,7 +95,7 @@ class _Restoration:
     async def _discard(self, finding: Finding) -> None:
         record = finding.record
         if finding.link is not None:
-            await self._connector.delete_link(finding.link.ifindex)
+            await self._connector.disconnect(record, finding.link.ifindex)
         if record.managed and self._is_own_namespace(record):
             await self._connector.delete_namespace(record)
         self._registry.free(record)

@@ -79,6 +79,7 @@ def leftovers(findings: Iterable[Finding], seen: Seen, agent: str) -> list[Link]
     """Interfaces with our mark that no endpoint on record has."""
     known = {finding.link.ifindex for finding in findings if finding.link is not None}
     prefix = alias_prefix(agent)
+    marked = [link for link in seen.links.values() if link.alias.startswith(prefix)]
     return [
-        link for link in seen.links.values() if link.alias.startswith(prefix) and link.ifindex not in known
+        link for link in marked if link.ifindex not in known and link.alias.removeprefix(prefix).isdecimal()
     ]

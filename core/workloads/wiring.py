@@ -2,8 +2,8 @@
 
 The workload sees one interface, `eth0`, with its addresses as single ones (/32, /128), and sends everything to the host
 by way of two link-local gateways whose MAC it is told: it never asks anybody. The host has, for each workload, an
-interface `axo<id>`, a route to each address, and the workload's MAC as permanent neighbour. There is no bridge and no
-broadcast, so nobody can answer for somebody else.
+interface `axo<id>`, on which it only receives, and a route to each address through the hub (`axoneme.core.workloads.hub`).
+There is no bridge and no broadcast, so nobody can answer for somebody else.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from attrs import frozen
 
-from axoneme.core.net.model import SCOPE_LINK, Address, Fact, InterfaceAddress, Neighbour, Route
+from axoneme.core.net.model import Address, Fact, InterfaceAddress, Neighbour, Route
 from axoneme.core.workloads.ipcache import host_prefix
 from axoneme.core.workloads.records import Record
 
@@ -50,16 +50,12 @@ class Wiring:
         facts += [Route(ifindex, _DEFAULTS[gateway.version], gateway) for gateway in gateways]
         return tuple(facts)
 
-    def outside(self, ifindex: int) -> tuple[Fact, ...]:
-        """What has to be on the host, in the order in which it is made."""
-        facts: list[Fact] = []
-        if self.ipv6:
-            # The gateway's address is the host's own: what it sends to a workload has a source even on hosts without
-            # any IPv6 address of their own, and always the same one.
-            facts.append(InterfaceAddress(ifindex, GATEWAYS[6], 64, SCOPE_LINK))
-        facts += [Neighbour(ifindex, address, self.mac) for address in self.addresses]
-        facts += [Route(ifindex, host_prefix(address)) for address in self.addresses]
-        return tuple(facts)
+    def outside(self, hub: int) -> tuple[Fact, ...]:
+        """What has to be on the host, in the order in which it is made.
+
+        :param hub: the index of the hub.
+        """
+        return tuple(Route(hub, host_prefix(address)) for address in self.addresses)
 
     def inside_sysctls(self) -> dict[str, int]:
         """Sysctls of the workload's interface, before it goes up."""

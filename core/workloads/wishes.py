@@ -39,6 +39,7 @@ class WorkloadOptions:
     :param namespace_prefix: of the names of the namespaces that we make.
     :param cluster: the name of the cluster, part of every identity.
     :param dual_stack_world: see `Ipcache`.
+    :param host_netns: the network namespace that plays the host, for several nodes on one machine; empty for our own.
     """
 
     folder: Path
@@ -52,6 +53,7 @@ class WorkloadOptions:
     namespace_prefix: str = "axo-"
     cluster: str = "default"
     dual_stack_world: bool = False
+    host_netns: str = ""
 
 
 def checked(

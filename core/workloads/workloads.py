@@ -57,7 +57,7 @@ class Workloads:
         self._on_link = on_link
         self._on_unlink = on_unlink
         self._registry = Registry(state, options, namespace_labels)
-        self._connector = Connector(options.agent, options.mtu)
+        self._connector = Connector(options)
         self._workloads = state.table(WORKLOADS.name, Workload)
         self._lock = asyncio.Lock()
         self.identities = self._registry.identities
@@ -137,6 +137,11 @@ class Workloads:
                 if record.namespace == namespace:
                     self._registry.relabel(record)
 
+    async def hub(self) -> int:
+        """The index of the device through which the host reaches its workloads; it is made if there is none."""
+        async with self._lock:
+            return await self._connector.hub()
+
     async def restore(self) -> None:
         """Takes over what earlier agents left, repairs what is broken, removes what is unfinished or nobody's.
 
@@ -186,7 +191,7 @@ class Workloads:
             await connector.make_namespace(record)
             undo.add("delete the namespace", lambda: connector.delete_namespace(record))
         record = await connector.connect(record, self._check_unused)
-        undo.add("delete the link", lambda: connector.delete_link(record.ifindex))
+        undo.add("delete the link", lambda: connector.disconnect(record, record.ifindex))
         registry.publish(record)
         undo.add("withdraw the endpoint", lambda: registry.withdraw(record))
         await self._on_link(record.ifindex)
@@ -229,6 +234,6 @@ class Workloads:
         link = await self._connector.own_link(record)
         if link is not None:
             await self._on_unlink(link.ifindex)
-            await self._connector.delete_link(link.ifindex)
+            await self._connector.disconnect(record, link.ifindex)
         if record.managed and namespaces.identity_of(record.netns) == record.netns_identity:
             await self._connector.delete_namespace(record)
