@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
 from axoneme.core import privileges
 from axoneme.core.errors import KernelError
 from axoneme.core.records import Service
-from axoneme.core.settings import Settings
+from axoneme.core.settings import AgentSettings, Settings
 
 if TYPE_CHECKING:
     from axoneme.core.context import Runtime
@@ -87,6 +88,8 @@ class Host:
             agent=settings.agent.name,
             ipv4=settings.pools.ipv4,
             ipv6=settings.pools.ipv6,
+            link_prefix=link_prefix(settings.agent.name),
+            namespace_prefix=namespace_prefix(settings.agent.name),
         )
         return Workloads(state, options, on_link=on_link, on_unlink=on_unlink)
 
@@ -95,3 +98,15 @@ class Host:
 
         addresses = HostAddresses(runtime.state, runtime.workloads.ipcache, settings.node.addresses)
         return [Service(name="host-addresses", run=addresses.run)]
+
+
+def link_prefix(agent: str) -> str:
+    """How the names of an agent's interfaces begin: `axo` for the usual one, else its own, since names are short."""
+    if agent == AgentSettings().name:
+        return "axo"
+    return f"axo{hashlib.blake2b(agent.encode(), digest_size=2).hexdigest()}-"
+
+
+def namespace_prefix(agent: str) -> str:
+    """How the names of the namespaces begin that an agent makes."""
+    return "axo-" if agent == AgentSettings().name else f"axo-{agent}-"
