@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from axoneme.core.datapath.maps import MapSpec
 from axoneme.core.hooks import hookimpl
 from axoneme.core.plugin import PluginContext
 from axoneme.core.records import (
     ApiMethod,
+    Command,
     ConfigSection,
     HealthCheck,
     Metric,
@@ -21,6 +23,9 @@ from axoneme.core.records import (
     Stage,
     TableSpec,
 )
+
+if TYPE_CHECKING:
+    import click
 
 _STAGES = Path(__file__).parent / "stages"
 
@@ -89,6 +94,24 @@ def axoneme_api(context: PluginContext) -> Iterable[ApiMethod]:
     from axoneme.plugins.policy import api
 
     return api.methods(context)
+
+
+@hookimpl
+def axoneme_commands() -> Iterable[Command]:
+    return [
+        Command(
+            name="get",
+            group=("policy",),
+            load=_get_command,
+            summary="effective decision tables and their rules",
+        )
+    ]
+
+
+def _get_command() -> click.Command:
+    from axoneme.plugins.policy.cli import get
+
+    return get
 
 
 @hookimpl

@@ -10,6 +10,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from axoneme.core.errors import ResourceError
+from axoneme.core.state.parsing import ResourceErrors
 from axoneme.plugins.policy import peers, ports
 from axoneme.plugins.policy.fields import Field, Locate, nowhere
 from axoneme.plugins.policy.model import (
@@ -122,10 +124,15 @@ class _Rules:
     def direction(
         self, parts: dict[str, Field], direction: Direction, flags: dict[str, Field]
     ) -> DirectionRules:
-        rules = []
+        rules, errors = [], []
         for name, deny in ((direction.value, False), (f"{direction.value}Deny", True)):
-            if name in parts:
-                rules += [self._rule(one, direction, deny) for one in parts[name].sequence()]
+            for one in parts[name].sequence() if name in parts else ():
+                try:
+                    rules.append(self._rule(one, direction, deny))
+                except ResourceError as error:
+                    errors.append(error)
+        if errors:
+            raise ResourceErrors(errors)
         enabled = flags[direction.value].boolean() if direction.value in flags else True
         return DirectionRules(tuple(rules), enabled)
 

@@ -8,7 +8,7 @@ never changes its meaning.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from attrs import define, field
 
@@ -20,24 +20,21 @@ class Numbers:
     _bits: int = 32
     _of: dict[bytes, int] = field(factory=dict)
     _taken: dict[int, bytes] = field(factory=dict)
-    _released: list[int] = field(factory=list)
-    #: Whether a number that is free here may be used: false if the kernel holds something else under it.
-    usable: Callable[[int], bool] = field(default=lambda number: True)
+    _released: dict[int, None] = field(factory=dict)
 
     def take(self, digest: bytes) -> int:
         """The number of a content: its own, or a new one."""
         number = self._of.get(digest)
         if number is not None:
-            if number in self._released:
-                self._released.remove(number)
+            self._released.pop(number, None)
             return number
-        number = next(one for one in self._candidates(digest) if one not in self._taken and self.usable(one))
+        number = next(one for one in self._candidates(digest) if one not in self._taken)
         self._of[digest], self._taken[number] = number, digest
         return number
 
     def release(self, digest: bytes) -> None:
         """Gives a number up; it is passed over until `settle`."""
-        self._released.append(self._of[digest])
+        self._released[self._of[digest]] = None
 
     def settle(self) -> None:
         """Everything released is out of use."""

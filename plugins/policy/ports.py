@@ -228,12 +228,20 @@ def _http(item: Field) -> Any:
     return item.value
 
 
+#: What RE2, the proxy's engine, does not have; and what it has that Python writes differently or not at all.
+_NOT_RE2 = re.compile(r"(?<!\\)(\\\\)*(\(\?<?[=!]|\(\?P=|\\[1-9])")
+_ONLY_RE2 = re.compile(r"\\[pP](\{\^?\w+\}|\w)|\[\[:\^?\w+:\]\]|\\z")
+
+
 def _regex(item: Field) -> None:
-    """The proxy's expressions are RE2's; what Python refuses as well is certainly wrong."""
+    """A regular expression as RE2 reads it (https://github.com/google/re2/wiki/Syntax), as far as can be told here."""
+    text = item.string()
+    if _NOT_RE2.search(text):
+        item.fail(f"invalid regular expression {text!r}: it looks around or back, which the proxy cannot")
     try:
-        re.compile(item.string())
+        re.compile(_ONLY_RE2.sub("x", text))
     except (re.error, OverflowError, RecursionError) as error:
-        item.fail(f"invalid regular expression: {error}")
+        item.fail(f"invalid regular expression {text!r}: {error}")
 
 
 def _dns(item: Field) -> Any:

@@ -195,7 +195,7 @@ class PolicyReconciler:
             self._fail_closed(plan, str(error))
         else:
             self._maps.set_subjects(plan.set_subjects)
-        if plan.decides:
+        if plan.decides or self._full:
             self._context.raise_revision()
         self._maps.remove(plan)
         return not self._full
