@@ -55,7 +55,7 @@ def axoneme_tables() -> Iterable[TableSpec]:
 def axoneme_resources() -> Iterable[ResourceKind]:
     from axoneme.plugins.policy.kinds import resource_kinds
 
-    return list(resource_kinds())
+    return resource_kinds()
 
 
 @hookimpl
@@ -100,18 +100,22 @@ def axoneme_api(context: PluginContext) -> Iterable[ApiMethod]:
 def axoneme_commands() -> Iterable[Command]:
     return [
         Command(
-            name="get",
-            group=("policy",),
-            load=_get_command,
-            summary="effective decision tables and their rules",
-        )
+            name="get", group=("policy",), load=_get, summary="effective decision tables and their rules"
+        ),
+        Command(name="verdicts", group=("policy",), load=_verdicts, summary="run a conformance corpus"),
     ]
 
 
-def _get_command() -> click.Command:
+def _get() -> click.Command:
     from axoneme.plugins.policy.cli import get
 
     return get
+
+
+def _verdicts() -> click.Command:
+    from axoneme.plugins.policy.cli import verdicts
+
+    return verdicts
 
 
 @hookimpl

@@ -1,49 +1,62 @@
-"""`axoneme policy get`: the effective decision tables and the rules behind them."""
+"""The commands of the plugin: `axoneme policy get`, `axoneme policy verdicts`."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-DEFAULT_SOCKET = Path("/run/axoneme/axoneme.sock")
+from axoneme.core.cli.output import Format, emit, output_option
+
+if TYPE_CHECKING:
+    from axoneme.core.cli.session import Session
 
 
 @click.command(name="get")
 @click.argument("workload", default="")
-@click.option(
-    "-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", help="how to print it"
-)
-@click.option(
-    "--socket",
-    type=click.Path(path_type=Path),
-    default=DEFAULT_SOCKET,
-    help="the agent's socket",
-    show_default=True,
-)
-def get(workload: str, output: str, socket: Path) -> None:
+@output_option
+@click.pass_obj
+def get(session: Session, workload: str, output: str) -> None:
     """Show what policy decides, for one WORKLOAD ([NAMESPACE/]NAME or endpoint id) or for all."""
-    from axoneme.core.api.client import Client
-
-    with Client(socket) as client:
-        answer = client.call("policy.get", workload=workload)
+    answer = session.call("policy.get", workload=workload)
     if workload and not answer["workloads"]:
         raise click.ClickException(f"no workload {workload!r}")
-    click.echo(render(answer, output))
+    if output == Format.TABLE:
+        click.echo(table(answer))
+    else:
+        emit(answer, output)
 
 
-def render(answer: dict[str, Any], output: str) -> str:
-    """The answer of `policy.get` as text."""
-    if output == "json":
-        return json.dumps(answer, indent=2)
-    if output == "yaml":
-        import yaml
+@click.command(name="verdicts")
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+@click.option("--show", default=20, help="how many mismatches to print at most", show_default=True)
+@click.pass_context
+def verdicts(context: click.Context, files: tuple[Path, ...], show: int) -> None:
+    """Run conformance cases (FILES of JSON lines, also gzipped) through the engine; exit 1 if any side differs."""
+    from axoneme.plugins.policy.corpus import read, run
 
-        text: str = yaml.safe_dump(answer, sort_keys=False)
-        return text.rstrip()
+    summary = run(case for file in files for case in read(file))
+    counts = Counter(one.kind for one in summary.mismatches)
+    shown = {
+        "cases": summary.cases,
+        "flows": summary.flows,
+        "sides": summary.sides,
+        "mismatches": dict(counts),
+    }
+    click.echo(json.dumps(shown))
+    for one in summary.mismatches[:show]:
+        click.echo(f"{one.case}: {one.kind}: {one.detail}")
+    context.exit(1 if summary.mismatches else 0)
+
+
+def table(answer: dict[str, Any]) -> str:
+    """The answer of `policy.get` for people."""
     return "\n".join(_lines(answer))
 
 

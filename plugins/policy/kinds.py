@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, Protocol
 
 from axoneme.core.records import ResourceKind
@@ -30,12 +31,14 @@ _NAMESPACED = ("CiliumNetworkPolicy", "NetworkPolicy")
 _APIS = {"NetworkPolicy": (NETWORKING_API,), "CiliumCIDRGroup": CIDR_GROUP_APIS}
 
 
-def resource_kinds() -> Iterator[ResourceKind]:
-    for kind, parser in PARSERS.items():
-        for api in _APIS.get(kind, (CILIUM_API,)):
-            yield ResourceKind(
-                api_version=api, kind=kind, namespaced=kind in _NAMESPACED, parse=_from_envelope(parser)
-            )
+@cache
+def resource_kinds() -> tuple[ResourceKind, ...]:
+    """Always the same records: a reload then sees that nothing changed."""
+    return tuple(
+        ResourceKind(api_version=api, kind=kind, namespaced=kind in _NAMESPACED, parse=_from_envelope(parser))
+        for kind, parser in PARSERS.items()
+        for api in _APIS.get(kind, (CILIUM_API,))
+    )
 
 
 def _from_envelope(parser: Parser) -> Callable[[Envelope], Policy | CidrGroup]:
