@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Mapping
+from ipaddress import ip_network
 
 from attrs import frozen
 
@@ -15,7 +16,7 @@ from axoneme.core import logs
 from axoneme.core.errors import AxonemeError, KernelError
 from axoneme.core.net import messages, namespaces, sysctl
 from axoneme.core.net.messages import Request
-from axoneme.core.net.model import Fact, Link, Neighbour, Route, Veth
+from axoneme.core.net.model import Fact, InterfaceAddress, Link, Neighbour, Route, Veth
 from axoneme.core.net.namespaces import Namespace
 from axoneme.core.net.rtnl import Rtnl, RtnlError, is_missing
 from axoneme.core.workloads.hub import Hub
@@ -34,6 +35,10 @@ class NetworkError(KernelError):
 
 class ForeignLinkError(NetworkError):
     """The name of a host-side interface is somebody else's."""
+
+
+class LostInterfaceError(NetworkError):
+    """The workload's side of its interface is not where it was."""
 
 
 @frozen
@@ -121,6 +126,11 @@ class WorkloadNetwork:
     def prune_routes(self, wanted: Iterable[Wiring], seen: Seen) -> list[str]:
         """Removes routes through the hub that no workload has any more; returns them, in words."""
         known = {fact for wiring in wanted for fact in wiring.outside(self._hub)}
+        # The kernel has a route of its own to each of the hub's addresses.
+        own = {
+            fact for fact in seen.facts if isinstance(fact, InterfaceAddress) and fact.ifindex == self._hub
+        }
+        known |= {Route(self._hub, ip_network(fact.address)) for fact in own}
         stale = [
             fact
             for fact in seen.facts
@@ -187,7 +197,7 @@ class WorkloadNetwork:
     def repair(self, wiring: Wiring, link: Link, netns: Namespace, seen: Seen) -> list[str]:
         """Adds what is missing of a connected workload's network; returns that, in words. Touches nothing else.
 
-        Raises `NetworkError` when the workload's side is not there any more.
+        Raises `LostInterfaceError` when the workload's side is not there any more.
         """
         missing = netns.visit(lambda: _repair_inside(wiring, link.peer))
         requests = [] if link.up else [messages.set_up(link.ifindex)]
@@ -270,9 +280,11 @@ def _own_link(rtnl: Rtnl, wiring: Wiring, ifindex: int) -> Link:
     try:
         link = messages.read_link(rtnl.request([messages.get_link(ifindex=ifindex)])[0][0])
     except RtnlError as error:
-        raise NetworkError("its interface is not in its namespace any more") from error
+        raise LostInterfaceError("its interface is not in its namespace any more") from error
     if link.mac != wiring.mac:
-        raise NetworkError(f"its interface is not in its namespace any more: {link.name} is another one")
+        raise LostInterfaceError(
+            f"its interface is not in its namespace any more: {link.name} is another one"
+        )
     return link
 
 
@@ -297,6 +309,7 @@ def _set_sysctls(wanted: Mapping[str, int]) -> None:
 
 __all__ = [
     "ForeignLinkError",
+    "LostInterfaceError",
     "NetworkError",
     "Seen",
     "WorkloadNetwork",

@@ -10,6 +10,7 @@ from axoneme.core import logs
 from axoneme.core.errors import AxonemeError
 from axoneme.core.net import namespaces
 from axoneme.core.workloads.connector import Connector
+from axoneme.core.workloads.network import LostInterfaceError
 from axoneme.core.workloads.records import Record
 from axoneme.core.workloads.registry import Registry
 from axoneme.core.workloads.survey import Finding, Verdict, leftovers, survey
@@ -76,7 +77,7 @@ class _Restoration:
             record = self._registry.save(attrs.evolve(record, ifindex=link.ifindex, peer=link.peer))
         try:
             repaired = await self._connector.repair(record, link, self._seen)
-        except AxonemeError as error:
+        except LostInterfaceError as error:
             log.warning("workload is connected anew", workload=record.uid, reason=str(error))
             await self._connector.disconnect(record, link.ifindex)
             return await self._rebuild(record)

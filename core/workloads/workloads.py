@@ -185,8 +185,8 @@ class Workloads:
                 f"there is a network namespace {record.netns} already",
                 hint="use it with the netns option, or remove it with `ip netns delete`",
             )
-        registry.save(record)
         undo.add("forget the record", lambda: registry.forget(record))
+        registry.save(record)
         if record.managed:
             await connector.make_namespace(record)
             undo.add("delete the namespace", lambda: connector.delete_namespace(record))
@@ -234,6 +234,7 @@ class Workloads:
         link = await self._connector.own_link(record)
         if link is not None:
             await self._on_unlink(link.ifindex)
-            await self._connector.disconnect(record, link.ifindex)
+        # Its routes are the hub's: they are there even when somebody removed the interface.
+        await self._connector.disconnect(record, link.ifindex if link is not None else 0)
         if record.managed and namespaces.identity_of(record.netns) == record.netns_identity:
             await self._connector.delete_namespace(record)
