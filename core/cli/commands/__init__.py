@@ -1,0 +1,1 @@
+"""The commands of the core, one module per subject, each imported only when it is called."""

@@ -1,0 +1,76 @@
+"""`axoneme datapath`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from axoneme.core.cli.output import Column, emit, output_option, table
+from axoneme.core.cli.session import Session
+
+_STAGES = (
+    Column("#", "order", right=True),
+    Column("phase", "phase"),
+    Column("plugin", "plugin"),
+    Column("stage", "stage"),
+    Column("runs", "runs"),
+    Column("lines", "lines", right=True),
+    Column("digest", "digest"),
+    Column("file", "file"),
+)
+_COUNTERS = (
+    Column("reason", lambda row: row["reason"] or row["number"]),
+    Column("direction", "direction"),
+    Column("packets", "packets", right=True),
+    Column("bytes", "bytes", right=True),
+)
+
+
+@click.command()
+@output_option
+@click.pass_obj
+def show(session: Session, output: str) -> None:
+    """Show the composed order per attach point: plugin, stage, file, digest, cost.
+
+    The first phases of every program are the core's own (parsing, connection tracking); stages are what plugins added.
+    """
+    points = session.call("datapath.show")
+    if output != "table":
+        emit(points, output)
+        return
+    for number, point in enumerate(points):
+        if number:
+            click.echo()
+        _show(point)
+
+
+def _show(point: dict[str, Any]) -> None:
+    cost = ", ".join(
+        f"{p['name']}: {p['instructions']} instructions, {p['verified']} verified" for p in point["programs"]
+    )
+    attached = len(point["attached"])
+    click.echo(
+        f"{point['attach_point']} ({point['strategy']}, {attached} attached, digest {point['digest'][:16]})"
+    )
+    click.echo(f"  {cost}")
+    if point["stages"]:
+        table(point["stages"], _STAGES)
+    else:
+        click.echo("  no stages of plugins")
+
+
+@click.command()
+@click.argument("attach_point")
+@click.pass_obj
+def source(session: Session, attach_point: str) -> None:
+    """Print the composed C of an attach point, as the compiler gets it."""
+    click.echo(session.call("datapath.source", attach_point=attach_point)["text"])
+
+
+@click.command()
+@output_option
+@click.pass_obj
+def counters(session: Session, output: str) -> None:
+    """Show packets and bytes by reason and direction, since the maps were made."""
+    emit(session.call("datapath.counters"), output, _COUNTERS, empty="no packets yet")
