@@ -153,6 +153,7 @@ class PolicyReconciler:
             self._started = True
             self._context.state.writer(IPCACHE.name).mark_initialized(SOURCE)
             await self._world.enter(change)
+            self._world.forget_unused()
         if not change.is_empty:
             await self._world.leave(change)
             for identity in change.ended:

@@ -112,6 +112,11 @@ class World:
         identities.delete(*(identity.number for identity in change.ended))
         self.numbers.release(*(_name(identity.labels) for identity in change.ended))
 
+    def forget_unused(self) -> None:
+        """Frees the numbers of prefixes that were mentioned last time, but are not now."""
+        used = {_name(identity.labels) for identity in self._current.values()}
+        self.numbers.release(*(name for name in self.numbers.items() if name not in used))
+
     async def _settle(self, added: Mapping[Network, Identity]) -> None:
         """A prefix that a more believable source also speaks of (a workload's own address) is not waited for."""
         table = self.state.table(IPCACHE.name, IpcacheEntry)
