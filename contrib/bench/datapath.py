@@ -43,20 +43,19 @@ def established_local_65k(rounds: int) -> Sequence[float]:
 def first_packet(rounds: int) -> Sequence[float]:
     """Each packet opens a connection: both policies asked, two entries made, an event written.
 
-    The source ports rotate as in the figure before. After 65,000 packets the table is emptied, and after each chunk the
-    ring, both outside the time.
+    The source ports rotate as in the figure before. Outside the time, after each chunk, its entries are deleted in a
+    batch (and must be two per packet), and the ring is emptied. So the table hands out entries that were used not long
+    ago; where it has to hand out those that no cache has seen for long, the figure is about a fifth higher.
     """
     with made(rotating=True) as bench:
-        sent = 0
+        turn = 0
 
         def before() -> None:
-            nonlocal sent
+            nonlocal turn
             bench.ring.read()
-            if sent == CONNECTIONS:
-                _entries(bench, 2 * CONNECTIONS)
-                bench.map("connections4").clear()
-                sent = 0
-            sent += CHUNK
+            if turn:
+                bench.forget(turn - CHUNK, CHUNK)
+            turn += CHUNK
 
         def one() -> float:
             return bench.net(tcp(SYN), runs=RUNS, before=before)

@@ -71,7 +71,9 @@ def show(results: Sequence[Result]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("figure", "what", box=None)
+    table = Table(box=None)
+    table.add_column("figure", no_wrap=True)
+    table.add_column("what", no_wrap=True)
     for column in ("limit", "median", "min", "max", ""):
         table.add_column(column, justify="right")
     for result in results:
@@ -79,4 +81,6 @@ def show(results: Sequence[Result]) -> None:
         numbers = (result.figure.limit, result.median, min(result.samples), max(result.samples))
         mark = "[green]ok[/]" if result.ok else "[red]missed[/]"
         table.add_row(result.figure.name, result.figure.what, *(f"{n:,.5g} {unit}" for n in numbers), mark)
-    Console().print(table)
+    console = Console()
+    # A log file is no terminal, but can be as wide as the table.
+    console.print(table, width=None if console.is_terminal else 160)

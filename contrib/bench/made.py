@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from axoneme.core.datapath import asm
+import numpy as np
+
+from axoneme.core.datapath import abi, asm
 from axoneme.core.datapath.attach import AttachPoint
 from axoneme.core.datapath.composer import Constants, compose
 from axoneme.core.datapath.kernel import Program, ProgramAttributes
@@ -39,14 +42,17 @@ CLIENT, SERVER, STRANGER, WORLD = "10.244.0.1", "10.244.0.2", "10.244.0.3", "192
 _IDENTITIES = (2, 256, 257, *range(259, 512))
 _POLICIES = (1001, 1002, 1003)
 
-#: The next of CONNECTIONS source ports, in an order without locality: 40503 and 65000 have no common factor.
+#: Source ports follow each other at this distance, modulo CONNECTIONS: no common factor, and no locality.
+_STRIDE = 40503
+
+#: The next of CONNECTIONS source ports.
 _TURN = f"""
 INLINE u32 LOCAL(turn)(void)
 {{
 	u32 mine = COUNTER;
 	u64 *turn = bench_turns_lookup(&mine);
 
-	return turn ? 1 + (u32)((*turn)++ * 40503 % {CONNECTIONS}) : 0;
+	return turn ? 1 + (u32)((*turn)++ * {_STRIDE} % {CONNECTIONS}) : 0;
 }}
 """
 _ROTATE = _TURN + "STAGE(rotate)\n{\n\tp->tuple.sport = be16(LOCAL(turn)());\n\treturn NEXT;\n}\n"
@@ -171,6 +177,20 @@ class MadeDatapath(DatapathBench):
             real += self.mean(self.real, frame, runs // slices, chunk=chunk, before=before)
             empty += self.mean(self.empty, frame, runs // slices, chunk=chunk, before=lambda: None)
         return (real - empty) / slices
+
+    def forget(self, turn: int, count: int) -> None:
+        """Deletes both entries of the connections that the program with the rotation opened in these turns."""
+        ports = 1 + np.arange(turn, turn + count, dtype=np.uint64) * _STRIDE % CONNECTIONS
+        keys = abi.TUPLE[4].array(2 * count)
+        there, back = keys[:count], keys[count:]
+        client, server = (int(ipaddress.IPv4Address(address)) for address in (CLIENT, SERVER))
+        there["saddr"]["a"] = back["daddr"]["a"] = client
+        there["daddr"]["a"] = back["saddr"]["a"] = server
+        there["sport"] = back["dport"] = ports
+        there["dport"] = back["sport"] = 80
+        keys["protocol"] = 6
+        if (deleted := self.map("connections4").delete_batch(keys)) != len(keys):
+            raise RuntimeError(f"{count} first packets made {deleted} entries")
 
     def lost_events(self) -> int:
         return int(self.map("counters").lookup(0)["packets"].sum())
