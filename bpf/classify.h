@@ -20,7 +20,13 @@ INLINE int F(fragment)(struct F(packet) *p, __be32 id, bool first)
 {
 	struct F(fragment_key) key = {};
 	struct fragment_ports *known, ports;
+	struct endpoint *source;
 
+	if (FROM_WORKLOAD) { /* or else a forged first fragment could give its ports to somebody's later ones */
+		source = ON(endpoints, lookup)(&p->tuple.saddr);
+		if (!source || source->ifindex != p->skb->ifindex)
+			return DROP(REASON_INVALID_SOURCE_IP);
+	}
 	key.saddr = p->tuple.saddr;
 	key.daddr = p->tuple.daddr;
 	key.id = id;
@@ -36,6 +42,7 @@ INLINE int F(fragment)(struct F(packet) *p, __be32 id, bool first)
 		return DROP(REASON_FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND);
 	p->tuple.sport = known->sport;
 	p->tuple.dport = known->dport;
+	p->service_port = p->tuple.protocol == ICMP_PROTOCOL ? be16(ICMP_REQUEST) : known->dport;
 	return NEXT;
 }
 
@@ -115,10 +122,8 @@ INLINE int F(ports)(struct F(packet) *p, __be16 sport, __be16 dport, __be16 icmp
 	if ((type >= 130 && type <= 137) || type == 143)
 		return link_message(p->skb, type);
 #endif
-	/* An echo's identifier is its connection, for both directions; the answer is the reply to the request. */
+	/* An echo's identifier is its connection, for both directions. */
 	p->tuple.sport = p->tuple.dport = icmp_id;
-	if (type == ICMP_ANSWER)
-		p->service_port = be16(ICMP_REQUEST);
 	return NEXT;
 }
 
@@ -191,6 +196,12 @@ struct F(extension) {
 	__be32 id;
 };
 
+INLINE bool F(is_extension)(u8 next)
+{
+	return next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING || next == IPPROTO_DSTOPTS || next == IPPROTO_AH ||
+	       next == IPPROTO_FRAGMENT;
+}
+
 /* Walks the extension headers (RFC 8200 4): leaves the transport's protocol and offset in the packet. */
 INLINE int F(extensions)(struct F(packet) *p, u8 next)
 {
@@ -201,8 +212,7 @@ INLINE int F(extensions)(struct F(packet) *p, u8 next)
 
 #pragma unroll
 	for (int i = 0; i < EXTENSION_HEADERS; i++) {
-		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS &&
-		    next != IPPROTO_AH && next != IPPROTO_FRAGMENT)
+		if (!F(is_extension)(next))
 			break;
 		if (bpf_skb_load_bytes(p->skb, p->l4, &ext, sizeof(ext)))
 			return DROP(REASON_INVALID_PACKET_DROPPED);
@@ -220,6 +230,8 @@ INLINE int F(extensions)(struct F(packet) *p, u8 next)
 			break;
 	}
 	p->tuple.protocol = next;
+	if (fragment != 2 && F(is_extension)(next))
+		return DROP(REASON_INVALID_IPV6_EXTENSION_HEADER);
 	if (fragment == 2)
 		return F(fragment)(p, id, false);
 	verdict = F(transport_slow)(p);

@@ -40,6 +40,8 @@ INLINE int arp(struct __sk_buff *skb)
 	workload = endpoints4_lookup(&sender);
 	if (!workload || workload->ifindex != skb->ifindex)
 		goto invalid;
+	if (a->hardware != be16(1) || a->protocol != be16(ETH_P_IP) || a->hardware_size != 6 || a->protocol_size != 4)
+		goto invalid;
 	if (a->operation == be16(2))
 		return PASS; /* the answer to a question of the host's stack */
 	if (a->operation != be16(1) || target != be32(GATEWAY4))
@@ -59,6 +61,10 @@ invalid:
 	return PASS;
 #endif
 }
+
+#define NEIGHBOR_SOLICITATION 135
+#define NEIGHBOR_ADVERTISEMENT 136
+#define NEIGHBOR_REDIRECT 137
 
 struct advertisement {
 	u8 type;
@@ -124,7 +130,7 @@ INLINE int solicited(struct __sk_buff *skb)
 	if (ns.target[0] != gateway[0] || ns.target[1] != gateway[1] || ns.target[2] != gateway[2] ||
 	    ns.target[3] != gateway[3])
 		return DISCARD;
-	na.type = 136;
+	na.type = NEIGHBOR_ADVERTISEMENT;
 	na.flags = be32(0xe0000000); /* router, solicited, override */
 	__builtin_memcpy(na.target, gateway, 16);
 	na.option = 2; /* target link-layer address */
@@ -150,14 +156,28 @@ INLINE int solicited(struct __sk_buff *skb)
 	return TAKEN(bpf_redirect(ifindex, 0));
 }
 
+/* The answer to a question of the host's stack: a workload may speak for its own address only. */
+INLINE int advertised(struct __sk_buff *skb)
+{
+	struct endpoint *workload;
+	struct address6 target;
+
+	if (bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(struct ipv6hdr) + 8, &target, sizeof(target)))
+		return DROP(REASON_INVALID_PACKET_DROPPED);
+	workload = endpoints6_lookup(&target);
+	return workload && workload->ifindex == skb->ifindex ? TO_STACK : DROP(REASON_INVALID_NEIGHBOR);
+}
+
 /* ICMPv6 types that are the link's own business and no connection's. */
 INLINE int link_message(struct __sk_buff *skb, u8 type)
 {
 	if (!FROM_WORKLOAD)
-		return type >= 133 && type <= 137 ? TO_STACK : DISCARD;
-	if (type == 135)
+		return TO_STACK;
+	if (type == NEIGHBOR_SOLICITATION)
 		return solicited(skb);
-	if (type == 137)
+	if (type == NEIGHBOR_ADVERTISEMENT)
+		return advertised(skb);
+	if (type == NEIGHBOR_REDIRECT)
 		return DROP(REASON_FORBIDDEN_ICMPV6_MESSAGE); /* a workload has no business redirecting */
 	return DISCARD;
 }
