@@ -27,86 +27,142 @@ INLINE void F(renew)(struct F(packet) *p, struct connection *c, const struct con
 	c->revision = fresh->revision;
 }
 
+/* What was decided about this direction. */
+INLINE void F(decided)(struct F(packet) *p, struct connection *fresh)
+{
+	fresh->revision = p->revision;
+	fresh->created = fresh->last_seen = ticks();
+	fresh->proxy_port = p->proxy_port;
+	fresh->auth = p->auth;
+	fresh->mark = p->mark;
+	fresh->egress_rule = p->egress_rule;
+	fresh->ingress_rule = p->ingress_rule;
+	fresh->flags = p->reply ? CONN_REPLY : 0;
+	fresh->source_ifindex = p->source ? p->source->ifindex : 0;
+	fresh->next_hop = p->next_hop;
+	fresh->ifindex = p->ifindex;
+	if (p->destination)
+		F(macs)(fresh, p->destination);
+	fresh->source_identity = p->source_identity;
+	fresh->destination_identity = p->destination_identity;
+	fresh->source_endpoint = p->source_endpoint;
+	fresh->destination_endpoint = p->destination_endpoint;
+}
+
+/* The same seen from the other side, which has sent nothing yet. */
+INLINE void F(turn)(struct F(packet) *p, struct connection *fresh)
+{
+	fresh->flags = p->reply ? 0 : CONN_REPLY;
+	fresh->source_ifindex = p->destination ? p->destination->ifindex : 0;
+	fresh->next_hop = p->source ? HOP_LOCAL : HOP_STACK;
+	fresh->ifindex = p->source ? p->source->ifindex : 0;
+	if (p->source)
+		F(macs)(fresh, p->source);
+	else if (DIRECT_ROUTING)
+		fresh->revision--; /* the way out is not known here: the first packet that takes it finds it */
+	fresh->source_identity = p->destination_identity;
+	fresh->destination_identity = p->source_identity;
+	fresh->source_endpoint = p->destination_endpoint;
+	fresh->destination_endpoint = p->source_endpoint;
+	fresh->tcp_seen = fresh->tcp_sent;
+	fresh->tcp_sent = 0;
+	fresh->packets = 0;
+	fresh->bytes = 0;
+}
+
+INLINE int F(enter)(struct F(packet) *p, struct F(tuple) *key, struct connection *fresh)
+{
+	if (likely(!ON(connections, update)(key, fresh, BPF_NOEXIST)))
+		count(p->skb, COUNTER_ENTERED);
+	else if (ON(connections, update)(key, fresh, BPF_ANY))
+		return DROP(REASON_CT_MAP_INSERTION_FAILED);
+	return NEXT;
+}
+
+/* A connection that has a history: its state and its counters stay, or are taken over from the other direction. */
+INLINE int F(commit_known)(struct F(packet) *p, struct connection *fresh, struct F(tuple) *back_key)
+{
+	struct connection *back = ON(connections, lookup)(back_key);
+
+	if (p->conn) {
+		F(renew)(p, p->conn, fresh);
+	} else {
+		if (back) {
+			fresh->created = back->created;
+			fresh->tcp_seen = back->tcp_sent;
+			fresh->flags |= back->flags & CONN_CLOSED;
+		}
+		if (F(enter)(p, &p->tuple, fresh))
+			return DROP(REASON_CT_MAP_INSERTION_FAILED);
+		p->conn = ON(connections, lookup)(&p->tuple);
+		if (!p->conn)
+			return DROP(REASON_CT_MAP_INSERTION_FAILED);
+	}
+	F(touch)(p, p->conn);
+	fresh->created = p->conn->created;
+	fresh->tcp_sent = p->conn->tcp_sent;
+	F(turn)(p, fresh);
+	if (!back)
+		return F(enter)(p, back_key, fresh);
+	F(renew)(p, back, fresh);
+	return NEXT;
+}
+
+INLINE int F(commit_new)(struct F(packet) *p, struct connection *fresh, struct F(tuple) *back_key)
+{
+	fresh->tcp_sent = p->tcp_flags & (TCP_FIN | TCP_SYN | TCP_RST);
+	fresh->packets = 1;
+	fresh->bytes = p->skb->len;
+	if (F(enter)(p, &p->tuple, fresh))
+		return DROP(REASON_CT_MAP_INSERTION_FAILED);
+	F(turn)(p, fresh);
+	if (F(enter)(p, back_key, fresh))
+		return DROP(REASON_CT_MAP_INSERTION_FAILED);
+	F(event)(p, EVENT_NEW, 0, 0);
+	return NEXT;
+}
+
+INLINE void F(delete)(struct F(packet) *p, struct F(tuple) *back_key)
+{
+	if (!ON(connections, delete)(&p->tuple))
+		count(p->skb, COUNTER_FORGOTTEN);
+	if (!ON(connections, delete)(back_key))
+		count(p->skb, COUNTER_FORGOTTEN);
+	p->conn = 0;
+}
+
 INLINE int F(commit)(struct F(packet) *p)
 {
 	struct connection fresh = {};
-	struct connection *known;
-	struct F(tuple) back;
+	struct F(tuple) back_key;
 
 	if (unlikely(p->owed))
 		return DROP(p->owed & OWED_AUTH ? REASON_AUTH_REQUIRED :
 			    p->owed & OWED_PROXY ? REASON_PROXY_ABSENT : REASON_UNENCRYPTED_TRAFFIC);
-	fresh.revision = p->revision;
-	fresh.created = fresh.last_seen = ticks();
-	fresh.proxy_port = p->proxy_port;
-	fresh.auth = p->auth;
-	fresh.mark = p->mark;
-	fresh.egress_rule = p->egress_rule;
-	fresh.ingress_rule = p->ingress_rule;
-
-	/* This direction. */
-	fresh.flags = p->reply ? CONN_REPLY : 0;
-	fresh.source_ifindex = p->source ? p->source->ifindex : 0;
-	fresh.next_hop = p->next_hop;
-	fresh.ifindex = p->ifindex;
-	if (p->destination)
-		F(macs)(&fresh, p->destination);
-	fresh.source_identity = p->source_identity;
-	fresh.destination_identity = p->destination_identity;
-	fresh.source_endpoint = p->source_endpoint;
-	fresh.destination_endpoint = p->destination_endpoint;
-	fresh.tcp_sent = p->tcp_flags & (TCP_FIN | TCP_SYN | TCP_RST);
-	fresh.packets = 1;
-	fresh.bytes = p->skb->len;
-	known = p->conn;
-	if (known) {
-		F(renew)(p, known, &fresh);
-		F(account)(p, known);
-	} else {
-		if (ON(connections, update)(&p->tuple, &fresh, BPF_ANY))
-			return DROP(REASON_CT_MAP_INSERTION_FAILED);
-		count(p->skb, COUNTER_ENTERED);
+	if (unlikely(p->related)) { /* an error changes nothing in its connection */
+		p->conn = 0;
+		return NEXT;
 	}
-
-	/* The way back. */
-	F(reverse)(&back, &p->tuple);
-	fresh.flags = p->reply ? 0 : CONN_REPLY;
-	fresh.source_ifindex = p->destination ? p->destination->ifindex : 0;
-	fresh.next_hop = p->source ? HOP_LOCAL : HOP_STACK;
-	fresh.ifindex = p->source ? p->source->ifindex : 0;
-	if (p->source)
-		F(macs)(&fresh, p->source);
-	fresh.source_identity = p->destination_identity;
-	fresh.destination_identity = p->source_identity;
-	fresh.source_endpoint = p->destination_endpoint;
-	fresh.destination_endpoint = p->source_endpoint;
-	fresh.tcp_seen = fresh.tcp_sent;
-	fresh.tcp_sent = 0;
-	fresh.packets = 0;
-	fresh.bytes = 0;
-	known = ON(connections, lookup)(&back);
-	if (known) {
-		F(renew)(p, known, &fresh);
-	} else {
-		if (ON(connections, update)(&back, &fresh, BPF_ANY))
-			return DROP(REASON_CT_MAP_INSERTION_FAILED);
-		count(p->skb, COUNTER_ENTERED);
+	F(reverse)(&back_key, &p->tuple);
+	if (unlikely(p->conn && (p->conn->flags & CONN_REPLY) != p->reply)) {
+		/* It was opened from the other side. Now the ports are turned round, so that one is over. */
+		if (!(p->conn->flags & CONN_CLOSED))
+			F(closed)(p, p->conn, ON(connections, lookup)(&back_key));
+		F(delete)(p, &back_key);
 	}
-	if (!p->conn && !known)
-		F(event)(p, EVENT_NEW, 0, 0);
-	return NEXT;
+	F(decided)(p, &fresh);
+	if (p->conn || p->half)
+		return F(commit_known)(p, &fresh, &back_key);
+	return F(commit_new)(p, &fresh, &back_key);
 }
 
 /* A verdict against a flow that was let through before: its entries must not live on. */
 INLINE void F(forget)(struct F(packet) *p)
 {
-	struct F(tuple) back;
+	struct F(tuple) back_key;
 
 	if (!p->conn || !p->resolved)
 		return; /* whoever forges a packet must not close the connection of another */
-	F(reverse)(&back, &p->tuple);
-	if (!ON(connections, delete)(&p->tuple))
-		count(p->skb, COUNTER_FORGOTTEN);
-	if (!ON(connections, delete)(&back))
-		count(p->skb, COUNTER_FORGOTTEN);
+	F(reverse)(&back_key, &p->tuple);
+	F(delete)(p, &back_key);
 }

@@ -55,7 +55,11 @@ INLINE int F(deliver_device)(struct F(packet) *p, u32 ifindex)
 
 INLINE int F(deliver)(struct F(packet) *p)
 {
+	u32 mark = p->conn ? p->conn->mark : p->mark;
+
 	count(p->skb, COUNTER_FORWARDED);
+	if (unlikely(mark))
+		p->skb->mark = mark;
 	if (p->conn) {
 		struct connection *c = p->conn;
 
@@ -76,10 +80,10 @@ INLINE int F(deliver)(struct F(packet) *p)
 INLINE int F(finish)(struct F(packet) *p, int verdict)
 {
 	if (verdict < 0) {
-		if (FROM_NETWORK && !p->destination)
-			return PASS; /* not for one of our workloads: none of our business */
 		count(p->skb, -verdict);
 		F(forget)(p);
+		if (p->established && p->conn)
+			F(recall)(p, p->conn);
 		F(event)(p, EVENT_DROP, -verdict, 0);
 		return TC_ACT_SHOT;
 	}

@@ -29,6 +29,7 @@ struct F(packet) {
 	u8 reply;               /* this packet goes from server to client */
 	u8 established;         /* the connection's entry was found, and decided under the current revision */
 	u8 related;             /* an ICMP error about a packet of `tuple`, reversed */
+	u8 half;                /* the table has forgotten this direction of the connection, but not the other */
 	u8 resolved;            /* both sides are known, and the source is who it says */
 	u8 next_hop;            /* HOP_… */
 	u32 ifindex;            /* of the next hop */

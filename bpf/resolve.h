@@ -49,13 +49,13 @@ INLINE void F(route)(struct F(packet) *p)
 INLINE int F(resolve)(struct F(packet) *p)
 {
 	p->source = ON(endpoints, lookup)(&p->tuple.saddr);
-	if (FROM_WORKLOAD && (!p->source || p->source->ifindex != p->skb->ifindex))
-		return DROP(REASON_INVALID_SOURCE_IP);
 	p->destination = ON(endpoints, lookup)(&p->tuple.daddr);
 	if (FROM_NETWORK && !p->destination)
 		return TO_STACK; /* for somebody who is not ours */
-	if (TO_WORKLOAD && !p->destination)
-		return DROP(REASON_STALE_OR_UNROUTABLE_IP); /* an address of the pool that no workload has */
+	if (p->source ? !F(genuine)(p, p->source->ifindex) : FROM_WORKLOAD)
+		return DROP(REASON_INVALID_SOURCE_IP);
+	if (TO_WORKLOAD && !p->destination) /* an address of the pool that no workload has */
+		return MULTICAST(&p->tuple.daddr) ? DISCARD : DROP(REASON_STALE_OR_UNROUTABLE_IP);
 	if (p->source) {
 		p->source_identity = p->source->identity;
 		p->source_endpoint = p->source->id;

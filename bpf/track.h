@@ -11,48 +11,105 @@ INLINE void F(account)(struct F(packet) *p, struct connection *conn)
 	__sync_fetch_and_add(&conn->bytes, p->skb->len);
 }
 
-INLINE void F(reopen)(struct connection *conn, u32 now)
+/* What its entry knows of a connection, for an event about it. */
+INLINE void F(recall)(struct F(packet) *p, const struct connection *conn)
+{
+	p->source_identity = conn->source_identity;
+	p->destination_identity = conn->destination_identity;
+	p->source_endpoint = conn->source_endpoint;
+	p->destination_endpoint = conn->destination_endpoint;
+	p->egress_rule = conn->egress_rule;
+	p->ingress_rule = conn->ingress_rule;
+	p->auth = conn->auth;
+	p->next_hop = conn->next_hop;
+	p->reply = conn->flags & CONN_REPLY;
+}
+
+/* A SYN alone: its sender opens a connection. */
+INLINE bool F(opens)(const struct F(packet) *p)
+{
+	return (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+INLINE void F(reopen)(struct connection *conn, u32 now, u64 packets, u64 bytes)
 {
 	conn->tcp_sent = 0;
 	conn->tcp_seen = 0;
 	conn->flags &= CONN_REPLY;
-	conn->packets = 0;
-	conn->bytes = 0;
+	conn->packets = packets;
+	conn->bytes = bytes;
 	conn->created = now;
+}
+
+/* A client's SYN, already accounted, begins the next connection of the same ports. */
+INLINE void F(again)(struct F(packet) *p, struct connection *conn, struct connection *back)
+{
+	u32 now = ticks();
+
+	F(reopen)(conn, now, 1, p->skb->len);
+	if (back)
+		F(reopen)(back, now, 0, 0);
+	F(recall)(p, conn);
+	F(event)(p, EVENT_NEW, 0, 0);
 }
 
 /*
  * SYN, FIN and RST: the few packets that change a connection's state. Each direction writes its own `tcp_sent` and the
  * other's `tcp_seen`, so that two CPUs never write the same byte. A connection is closed when both sides have sent FIN,
- * or one RST. A SYN after that is a new connection of the same ports.
+ * or one RST, or when the side that sent FIN opens the next one. A SYN after that is a new connection of the same ports.
  */
 INLINE void F(transition)(struct F(packet) *p, struct connection *conn)
 {
 	struct F(tuple) back_key;
 	struct connection *back;
 	u8 flags = p->tcp_flags & (TCP_FIN | TCP_SYN | TCP_RST);
+	bool again = F(opens)(p) && ((conn->flags & CONN_CLOSED) || (conn->tcp_sent & TCP_FIN));
+	bool over = again || (flags & TCP_RST) || ((conn->tcp_sent | flags) & conn->tcp_seen & TCP_FIN);
 
 	F(reverse)(&back_key, &p->tuple);
 	back = ON(connections, lookup)(&back_key);
-	if ((p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && (conn->flags & CONN_CLOSED)) {
-		u32 now = ticks();
-
-		F(reopen)(conn, now);
-		if (back)
-			F(reopen)(back, now);
-		p->egress_rule = conn->egress_rule;
-		p->ingress_rule = conn->ingress_rule;
-		p->source_identity = conn->source_identity;
-		p->destination_identity = conn->destination_identity;
-		p->source_endpoint = conn->source_endpoint;
-		p->destination_endpoint = conn->destination_endpoint;
-		F(event)(p, EVENT_NEW, 0, 0);
+	if (again) { /* the SYN is not the old connection's */
+		conn->packets--;
+		conn->bytes -= p->skb->len;
+	} else {
+		conn->tcp_sent |= flags;
 	}
-	conn->tcp_sent |= flags;
+	if (over && !(conn->flags & CONN_CLOSED))
+		F(closed)(p, conn, back);
+	if (again) {
+		F(again)(p, conn, back);
+		conn->tcp_sent = flags;
+	}
 	if (back)
 		back->tcp_seen |= flags;
-	if (!(conn->flags & CONN_CLOSED) && ((flags & TCP_RST) || (conn->tcp_sent & conn->tcp_seen & TCP_FIN)))
-		F(closed)(p, conn, back);
+}
+
+/* One more packet of a connection that is known. */
+INLINE void F(touch)(struct F(packet) *p, struct connection *conn)
+{
+	F(account)(p, conn);
+	if (unlikely(p->tcp_flags & (TCP_FIN | TCP_SYN | TCP_RST)))
+		F(transition)(p, conn);
+}
+
+/*
+ * Whether the packet came by the interface of the workload that sends in this direction. Whoever forges another's
+ * address must not pass for him, let alone close his connections. A packet that the host itself makes has no interface.
+ */
+INLINE bool F(genuine)(const struct F(packet) *p, u32 ifindex)
+{
+	if (FROM_WORKLOAD)
+		return ifindex == p->skb->ifindex;
+	return !ifindex || !p->skb->ingress_ifindex || ifindex == p->skb->ingress_ifindex;
+}
+
+/* Which way a packet goes whose connection is known, but has to be decided anew. */
+INLINE int F(direction)(struct F(packet) *p, bool reply)
+{
+	p->reply = reply;
+	if (p->related) /* the ports are those of the packet that the error is about, reversed */
+		p->service_port = reply ? p->tuple.sport : p->tuple.dport;
+	return NEXT;
 }
 
 INLINE int F(track)(struct F(packet) *p)
@@ -61,26 +118,24 @@ INLINE int F(track)(struct F(packet) *p)
 	struct F(tuple) back_key;
 
 	p->conn = conn;
-	if (likely(conn && conn->revision == p->revision &&
-		   (!FROM_WORKLOAD || conn->source_ifindex == p->skb->ifindex))) {
+	if (likely(conn && conn->revision == p->revision && F(genuine)(p, conn->source_ifindex) &&
+		   !(F(opens)(p) && (conn->flags & CONN_REPLY)))) {
 		p->established = 1;
-		if (unlikely(p->related))
-			return NEXT;
-		F(account)(p, conn);
-		if (unlikely(p->tcp_flags & (TCP_FIN | TCP_SYN | TCP_RST)))
-			F(transition)(p, conn);
+		if (likely(!p->related))
+			F(touch)(p, conn);
 		return NEXT;
 	}
+	if (conn) /* a SYN from the server's side is no reply: it opens a connection the other way round */
+		return F(direction)(p, (conn->flags & CONN_REPLY) && !F(opens)(p));
 	if (p->related)
-		return conn ? NEXT : DROP(REASON_UNKNOWN_ICMP);
-	if (conn) {
-		p->reply = conn->flags & CONN_REPLY;
+		return FROM_NETWORK ? TO_STACK : DROP(REASON_UNKNOWN_ICMP);
+	if (F(opens)(p))
 		return NEXT;
-	}
 	/* The table is bounded and forgets what was idle longest. If it still knows the other direction, this is not new. */
 	F(reverse)(&back_key, &p->tuple);
 	conn = ON(connections, lookup)(&back_key);
-	if (conn)
-		p->reply = !(conn->flags & CONN_REPLY);
-	return NEXT;
+	if (!conn)
+		return NEXT;
+	p->half = 1;
+	return F(direction)(p, !(conn->flags & CONN_REPLY));
 }
