@@ -77,12 +77,12 @@ class PacketPrograms:
 
 def packet_programs(point: AttachPoint, steps: Sequence[Step], cuts: frozenset[str]) -> PacketPrograms:
     """The functions of a packet attach point whose stages are `steps`, cut after the steps named in `cuts`."""
-    statements: list[str] = [*_START, "STEP(classify)"]
+    statements: list[str] = [*_START, *_classify(point)]
     statements += _calls(steps, _BEFORE_TRACK, Runs.EVERY)
     if point.name == "to_network":
-        return PacketPrograms(
-            point=point, segments=((*statements, *_calls(steps, _DECISIONS), "return PASS;"),)
-        )
+        # Nothing is tracked here: what leaves the node was decided where it came from.
+        every = _calls(steps, tuple(phase for phase in Phase if phase not in _BEFORE_TRACK))
+        return PacketPrograms(point=point, segments=((*statements, *every, "return PASS;"),))
     statements += ["STEP(track)", *_established(steps)]
     segments: list[tuple[str, ...]] = []
     for label, lines in _first_packet(steps):
@@ -94,6 +94,13 @@ def packet_programs(point: AttachPoint, steps: Sequence[Step], cuts: frozenset[s
             statements += lines
     segments.append(tuple(statements))
     return PacketPrograms(point=point, segments=tuple(segments))
+
+
+def _classify(point: AttachPoint) -> list[str]:
+    """On the node's own devices, a packet that is not understood is the host's business, not ours to drop."""
+    if point.name.endswith("_network"):
+        return ["if (F(classify)(p))", "\treturn PASS;"]
+    return ["STEP(classify)"]
 
 
 def _established(steps: Sequence[Step]) -> list[str]:
