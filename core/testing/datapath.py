@@ -191,6 +191,9 @@ class DatapathBench:
         return self._programs[point]
 
     async def _load(self, composition: Composition) -> LoadedProgram:
+        for spec in composition.tokens.values():
+            if spec.name not in self._maps:  # of its own tail calls
+                self._maps[spec.name] = self._resources.enter_context(Map.create(self.kernel, spec))
         bytecode = (await self.compiler.compile([composition]))[0]
         return await load(self.kernel, composition, bytecode, self._maps, self.compiler)
 
