@@ -243,7 +243,7 @@ class Engine:
 
     def _build(self, subject: Subject, old: Resolved | None) -> Resolved:
         """Where rules contradict each other the old policy stays; without one, everything is denied."""
-        matched = self._specs.matching(subject, self.settings)
+        matched = self._specs.matching(subject, self._labels[subject], self.settings)
         try:
             egress, ingress = (self._direction(matched, one, subject) for one in Direction)
         except ConflictError as error:

@@ -206,11 +206,7 @@ class _Filters:
         peers = tuple(
             self._peers[text] for text in sorted(entries) if entries[text] and text != WILDCARD.text
         )
-        ordered = {
-            text: tuple(sorted(found, key=lambda one: repr(_plain(*one))))
-            for text, found in entries.items()
-            if found
-        }
+        ordered = {text: _ordered(found) for text, found in entries.items() if found}
         return DirectionPolicy(enforced, open_, default, peers, ordered)
 
     def _blocks(self, ports: Ports) -> Iterable[Block]:
@@ -218,6 +214,11 @@ class _Filters:
             return blocks(ports)
         numbers = self._ports.get((ports.name, ports.protocol), frozenset())
         return [one for number in numbers for one in blocks(Ports(ports.protocol, number, number))]
+
+
+def _ordered(found: list[tuple[Block, Entry]]) -> tuple[tuple[Block, Entry], ...]:
+    """Independent of the order in which rules came."""
+    return tuple(found if len(found) == 1 else sorted(found, key=lambda one: repr(_plain(*one))))
 
 
 def _redirected(entry: Entry, tls: bool, open_: bool) -> Entry:
@@ -265,7 +266,7 @@ def merge_rules(old: Entry, new: Entry) -> Entry:
 
 
 def _names(refs: tuple[RuleRef, ...]) -> tuple[RuleRef, ...]:
-    return tuple(sorted(set(refs)))
+    return tuple(sorted(set(refs), key=lambda ref: ref.key))
 
 
 def _merge_l7(old: Entry, new: Entry) -> L7 | None:

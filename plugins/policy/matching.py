@@ -50,9 +50,8 @@ class SpecIndex:
                 self._index.remove(self._selectors.pop(text))
                 del self._filed[text]
 
-    def matching(self, subject: Subject, settings: Settings) -> list[Matched]:
-        """The specs that select the subject, in no particular order."""
-        labels = Labels(subject.labels)
+    def matching(self, subject: Subject, labels: Labels, settings: Settings) -> list[Matched]:
+        """The specs that select the subject, whose labels are `labels`, in no particular order."""
         return [
             matched
             for text in self._index.candidates(labels)

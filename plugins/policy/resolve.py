@@ -57,7 +57,7 @@ def merge_entries(old: Entry, new: Entry) -> Entry:
     """Merges what different selectors of the same identities, or different ranges, say about the same block."""
     if old.deny != new.deny:
         return old if old.deny else new
-    winner, other = sorted((old, new), key=lambda one: (-one.strength, -_rank(one.auth), one.rules))
+    winner, other = sorted((old, new), key=lambda one: (-one.strength, -_rank(one.auth), one.rules[0].key))
     if winner.deny:
         return winner
     return evolve(winner, auth=max(winner.auth, other.auth, key=_rank))

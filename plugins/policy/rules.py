@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from functools import cached_property
 
 from attrs import define, evolve, field, frozen
 
@@ -20,7 +21,7 @@ from axoneme.plugins.policy.model import Direction, PeerRule, Policy
 MAX_RETIRED = 16_384
 
 
-@frozen(order=True)
+@frozen
 class RuleRef:
     """The name of a rule: which policy, which direction, which of its rules.
 
@@ -31,8 +32,9 @@ class RuleRef:
     direction: str
     path: str
 
-    @property
+    @cached_property
     def key(self) -> str:
+        """Unique, and what rules are sorted by."""
         return f"{self.policy}|{self.direction}|{self.path}"
 
 
