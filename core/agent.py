@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -143,6 +143,8 @@ class Agent:
         :raises LockedError: another agent uses the state folder.
         :raises AxonemeError: all else that the user can do something about.
         """
+        if self._scope.closed or self.runtime is not None:
+            raise AxonemeError("this agent was started before", hint="make a new one for each start")
         begin = time.perf_counter()
         try:
             await self._start()
@@ -276,8 +278,13 @@ class Agent:
     def _kinds(self) -> Iterator[Any]:
         return (p.record for p in self._generation().assembly.contributions.resources)
 
-    async def _build(self, assembly: Assembly, *, tolerant: bool = True) -> tuple[Assembly, Build]:
-        """Compiles and loads. If `tolerant`, a plugin whose code is to blame fails, and the others go on without it."""
+    async def _build(
+        self, assembly: Assembly, tolerated: Collection[str] | None = None
+    ) -> tuple[Assembly, Build]:
+        """Compiles and loads. A plugin whose code is to blame fails, and the others go on without it.
+
+        :param tolerated: only these may fail that way; None for all.
+        """
         datapath = self._running().datapath
         while True:
             given = assembly.contributions
@@ -290,7 +297,7 @@ class Agent:
                 return assembly, await datapath.build(blueprint)
             except AxonemeError as error:
                 name = blamed(error, assembly.manager.enabled)
-                if name is None or not tolerant:
+                if name is None or (tolerated is not None and name not in tolerated):
                     raise
                 assembly.manager.fail(name, error)
                 assembly = assembly.without_failed()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -58,10 +60,11 @@ class Reload:
         self._undo.push("tables and kinds", lambda: self._restore_state(tables))
         tables: list[str] = []
         tables += agent._declare(assembly)
+        await self._resources_read()
         before = runtime.datapath.settings
         self._undo.push("datapath settings", lambda: setattr(runtime.datapath, "settings", before))
         runtime.datapath.settings = self._config.settings.datapath
-        assembly, build = await agent._build(assembly, tolerant=False)
+        assembly, build = await agent._build(assembly, self._old.assembly.manager.failed)
         self._undo.push("programs", lambda: build.close(keep=self._old.build))
         new = Generation(self._old.number + 1, assembly, build)
         names = new.carry_over(self._old)
@@ -71,6 +74,13 @@ class Reload:
         _refuse_failures({s.plugin: s.reason for s in waiting if s.reason}, {})
         runtime.datapath.activate(build)
         return new
+
+    async def _resources_read(self) -> None:
+        """Plugins that start now find the objects of their kinds in the tables. A source that is stuck is not waited for."""
+        assert self._agent.source is not None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._config.settings.agent.ready_timeout):
+                await self._agent.source.applied()
 
     async def _commit(self, new: Generation) -> None:
         """From here on there is no way back: what goes wrong is logged."""

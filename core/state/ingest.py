@@ -92,6 +92,8 @@ class FolderSource:
         self._files = state.table("resource_files", ResourceFile)
         self._resources.expect(self.name)
         self._kinds: Kinds | None = None
+        self._applied = asyncio.Event()
+        self._applied.set()
         self._inotify: Inotify | None = None
         self._watch: Watch | None = None
         self._inode: tuple[int, int] | None = None
@@ -145,9 +147,10 @@ class FolderSource:
     async def step(self) -> float:
         """Does all that is due; returns when (on the source's clock) there will be more, unless an event comes earlier."""
         now = self._clock()
-        if self._kinds is not None:
-            self._folder.rekind(self._kinds)
-            self._kinds, self._next_scan = None, now
+        rekinded, self._kinds = self._kinds, None
+        if rekinded is not None:
+            self._folder.rekind(rekinded)
+            self._next_scan = now
         self._attach(now)
         self._drain(now)
         scanning = now >= self._next_scan
@@ -158,6 +161,8 @@ class FolderSource:
                 self._folder.take(name, self._doubted(name, reading), now)
         expiry = self._folder.expire(now)
         self._folder.commit()
+        if rekinded is not None and self._kinds is None:
+            self._applied.set()
         if scanning and self._folder.problem is None:
             self._through()
         writing = min(self._writing.values(), default=_NEVER) + PATIENCE
@@ -168,7 +173,12 @@ class FolderSource:
     def use(self, kinds: Iterable[ResourceKind]) -> None:
         """From now on these kinds are understood: every file is read anew with them, soon."""
         self._kinds = Kinds(kinds)
+        self._applied.clear()
         self._wake.set()
+
+    async def applied(self) -> None:
+        """Returns once everything was read with the kinds that `use` was given last."""
+        await self._applied.wait()
 
     def health(self) -> Health:
         """Degraded while the folder, a file or an object has a problem; unknown before the first full scan."""
