@@ -189,6 +189,8 @@ class Agent:
         with self._stage("programs"):
             runtime.datapath.open()
             assembly, build = await self._build(assembly)
+            # The datapath closes what it runs; a start that fails before that has this to close.
+            self._scope.push("build", lambda: build.close() if runtime.datapath.active is None else None)
             memory.write_required(self.settings.agent.state_dir, assembly.manager)
         self.generation = Generation(1, assembly, build)
         self._scope.push("plugins", self._close_generation)
