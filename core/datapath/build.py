@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 
-import structlog
 from attrs import field, frozen
 
+from axoneme.core import logs
 from axoneme.core.datapath.attach import ATTACH_POINTS, AttachPoint
 from axoneme.core.datapath.compiler import Bytecode, Compiler
 from axoneme.core.datapath.composer import Composition, Constants, PlacedStage, compose
@@ -24,11 +24,14 @@ from axoneme.core.errors import PluginError, VerifierError
 from axoneme.core.records import DropReason, Stage
 from axoneme.core.settings import DatapathSettings, Strategy
 
-_log = structlog.get_logger(__name__)
+_log = logs.get(__name__)
 
 #: Where a program that is too large is cut: before decisions, so that the established path stays in one piece.
 _CUTS = frozenset({"track", "authenticate", "encrypt"})
 assert set(CUTS) >= _CUTS
+
+#: What is attached to the node's own devices, if the configuration names any.
+_DEVICES = frozenset({"from_network", "to_network", "xdp_network"})
 
 _TOO_LARGE = ("too large", "too many instructions", "sequence of", "combined stack size")
 
@@ -113,7 +116,11 @@ class Builder:
                 raise PluginError(
                     f"there is no attach point {name!r}", hint=f"there are {', '.join(ATTACH_POINTS)}"
                 )
-        return [point for name, point in ATTACH_POINTS.items() if name in self._points or name in with_stages]
+        wanted = {
+            *self._points,
+            *(name for name in with_stages if self._settings.devices or name not in _DEVICES),
+        }
+        return [point for name, point in ATTACH_POINTS.items() if name in wanted]
 
     def _open_maps(
         self, specs: Mapping[str, MapSpec], current: Build | None, undo: ExitStack

@@ -6,16 +6,16 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-import structlog
 from attrs import define, field
 
+from axoneme.core import logs
 from axoneme.core.datapath.conntrack import Timeouts, collect
 from axoneme.core.datapath.datapath import Datapath
 from axoneme.core.datapath.reasons import ENTERED, FORGOTTEN
 from axoneme.core.records import Health, Level
 from axoneme.core.settings import TimeoutSettings
 
-_log = structlog.get_logger(__name__)
+_log = logs.get(__name__)
 
 
 @define

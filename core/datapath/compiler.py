@@ -17,14 +17,14 @@ from collections.abc import Mapping, Sequence
 from functools import cache as memoise
 from importlib import metadata
 
-import structlog
 from attrs import frozen
 
+from axoneme.core import logs
 from axoneme.core.datapath.cache import Cache, CacheError
 from axoneme.core.datapath.composer import Composition, shared_folder
 from axoneme.core.errors import CompileError, KernelError, Where
 
-_log = structlog.get_logger(__name__)
+_log = logs.get(__name__)
 
 _TIMEOUT = 120.0
 _FLAGS = (

@@ -78,7 +78,9 @@ def connection_numbers(keys: Rows) -> Rows:
     destination = np.concatenate(
         [words[:, address : 2 * address], words[:, 2 * address + 2 : 2 * address + 4]], axis=1
     )
-    numbers: Rows = _mix(source) + _mix(destination) + words[:, 2 * address + 4] * np.uint64(0x9E3779B97F4A7C15)
+    numbers: Rows = (
+        _mix(source) + _mix(destination) + words[:, 2 * address + 4] * np.uint64(0x9E3779B97F4A7C15)
+    )
     return numbers
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import structlog
 from attrs import frozen
 
+from axoneme.core import logs
 from axoneme.core.datapath import abi, reasons
 from axoneme.core.datapath.attach import ATTACH_POINTS
 from axoneme.core.datapath.build import Blueprint, Build, Builder, pin_name
@@ -26,7 +26,7 @@ from axoneme.core.errors import KernelError, PluginError
 from axoneme.core.records import DropReason, Stage
 from axoneme.core.settings import AttachMode, DatapathSettings
 
-_log = structlog.get_logger(__name__)
+_log = logs.get(__name__)
 
 #: Sizes that nobody has asked to configure.
 ENDPOINTS = 65536

@@ -67,7 +67,9 @@ async def load(
     programs: list[Program] = []
     with ExitStack() as undo:
         for name in composition.programs:
-            program = await _load_one(kernel, composition, name, relocate(bytecode.programs[name], fds), locator)
+            program = await _load_one(
+                kernel, composition, name, relocate(bytecode.programs[name], fds), locator
+            )
             undo.callback(program.close)
             programs.append(program)
         _link_tail_calls(composition, programs, maps)

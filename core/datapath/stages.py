@@ -36,7 +36,9 @@ def _read(plugin: str, stage: Stage) -> PlacedStage:
     try:
         text = stage.source.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise PluginError(f"plugin {plugin}: stage {stage.name}: {stage.source} cannot be read: {error}") from error
+        raise PluginError(
+            f"plugin {plugin}: stage {stage.name}: {stage.source} cannot be read: {error}"
+        ) from error
     return PlacedStage(plugin=plugin, stage=stage, file=_shown(plugin, stage.source), text=text)
 
 

@@ -21,6 +21,7 @@ from axoneme.core.state.table import State
 from axoneme.core.workloads.endpoints import ENDPOINTS, IDENTITIES, Endpoint, Identity
 
 _PROTOCOLS = {1: "ICMPv4", 6: "TCP", 17: "UDP", 58: "ICMPv6", 132: "SCTP"}
+_SIDES = (("source", "saddr", "sport"), ("destination", "daddr", "dport"))
 _FLAGS = ((1, "FIN"), (2, "SYN"), (4, "RST"), (8, "PSH"), (16, "ACK"), (32, "URG"))
 
 
@@ -45,20 +46,22 @@ class Namer:
     def name(self, event: np.void) -> dict[str, Any]:
         """One record. Ports are absent for ICMP, and reply counters before the close."""
         kind = EventType(int(event["type"]))
+        # The last packet of a connection may have gone either way; people want to read who called whom.
+        backwards = kind is EventType.CLOSE and bool(event["reply"])
         named: dict[str, Any] = {
             "time": _moment(int(event["time"])),
             "type": kind.name.lower(),
             "protocol": _PROTOCOLS.get(int(event["protocol"]), str(int(event["protocol"]))),
-            "source": self._side(event, "source", "saddr", "sport"),
-            "destination": self._side(event, "destination", "daddr", "dport"),
-            "reply": bool(event["reply"]),
+            "source": self._side(event, *(_SIDES[backwards])),
+            "destination": self._side(event, *(_SIDES[not backwards])),
+            "reply": bool(event["reply"]) and not backwards,
             "attach_point": AttachPoint(int(event["attach_point"])).name if event["attach_point"] else "",
         }
         if event["protocol"] == 6:
             named["tcp_flags"] = [name for bit, name in _FLAGS if int(event["tcp_flags"]) & bit]
         elif event["protocol"] in (1, 58):
             named["icmp_type"] = int(event["icmp_type"])
-        return named | self._verdict(event, kind) | self._counts(event, kind)
+        return named | self._verdict(event, kind) | self._counts(event, kind, backwards)
 
     def _side(self, event: np.void, side: str, address: str, port: str) -> dict[str, Any]:
         identity, number = int(event[f"{side}_identity"]), int(event[f"{side}_endpoint"])
@@ -94,14 +97,15 @@ class Namer:
             "effect": rule.effect, "text": rule.describe(),
         }  # fmt: skip
 
-    def _counts(self, event: np.void, kind: EventType) -> dict[str, Any]:
-        counts = {"packets": int(event["packets"]), "bytes": int(event["bytes"])}
+    def _counts(self, event: np.void, kind: EventType, backwards: bool) -> dict[str, Any]:
+        there, back = ("reply_", "") if backwards else ("", "reply_")
+        counts = {"packets": int(event[f"{there}packets"]), "bytes": int(event[f"{there}bytes"])}
         if kind is not EventType.CLOSE:
             return counts
         age = (int(event["time"]) >> TICK_SHIFT) - int(event["created"]) & 0xFFFFFFFF
         return counts | {
-            "reply_packets": int(event["reply_packets"]),
-            "reply_bytes": int(event["reply_bytes"]),
+            "reply_packets": int(event[f"{back}packets"]),
+            "reply_bytes": int(event[f"{back}bytes"]),
             "seconds": round((age << TICK_SHIFT) / 1e9, 3),
         }
 

@@ -21,10 +21,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-import structlog
 from asyncinotify import Inotify, Mask, Watch
 from attrs import evolve
 
+from axoneme.core import logs
 from axoneme.core.errors import AxonemeError, Where
 from axoneme.core.records import Health, Level, ResourceKind
 from axoneme.core.state.folder import Folder, Reading, is_resource_file
@@ -39,7 +39,7 @@ from axoneme.core.state.resources import (
 )
 from axoneme.core.state.table import State
 
-log = structlog.get_logger(__name__)
+log = logs.get(__name__)
 
 PATIENCE: Final = 10.0
 SETTLE: Final = 0.5

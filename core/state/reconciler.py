@@ -16,13 +16,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-import structlog
 from attrs import define, frozen
 
+from axoneme.core import logs
 from axoneme.core.records import Health, Level
 from axoneme.core.state.table import Batch, Key, Table
 
-log = structlog.get_logger(__name__)
+log = logs.get(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R", contravariant=True)

@@ -15,15 +15,15 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-import structlog
 from attrs import evolve, field, frozen
 
+from axoneme.core import logs
 from axoneme.core.errors import ResourceError, Where
 from axoneme.core.records import ResourceKind, TableSpec
 from axoneme.core.state.document import At, Document
 from axoneme.core.state.parsing import Fields, flatten, nearest
 
-log = structlog.get_logger(__name__)
+log = logs.get(__name__)
 
 #: (kind, namespace, name); the namespace of a cluster-wide object is empty.
 ResourceKey = tuple[str, str, str]

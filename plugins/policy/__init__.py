@@ -21,7 +21,6 @@ from axoneme.core.records import (
     Runs,
     Service,
     Stage,
-    TableSpec,
 )
 
 if TYPE_CHECKING:
@@ -42,13 +41,6 @@ def axoneme_config() -> ConfigSection:
     from axoneme.plugins.policy.config import PolicyConfig
 
     return ConfigSection(schema=PolicyConfig)
-
-
-@hookimpl
-def axoneme_tables() -> Iterable[TableSpec]:
-    from axoneme.plugins.policy.rules import POLICY_RULES
-
-    return [POLICY_RULES]
 
 
 @hookimpl

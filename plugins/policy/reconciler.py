@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakValueDictionary
 
-import structlog
-
+from axoneme.core import logs
 from axoneme.core.datapath.kernel import MapFull
+from axoneme.core.events.rules import RULES, Rule
 from axoneme.core.plugin import PluginContext
 from axoneme.core.records import Health, Level
 from axoneme.core.state.resources import RESOURCES, Resource
@@ -21,13 +21,12 @@ from axoneme.plugins.policy.config import PolicyConfig
 from axoneme.plugins.policy.engine import Engine
 from axoneme.plugins.policy.maps import PolicyMaps
 from axoneme.plugins.policy.model import CidrGroup, Network, Policy, Protocol
-from axoneme.plugins.policy.rules import POLICY_RULES, RuleRow
 from axoneme.plugins.policy.selectors import Identity
 from axoneme.plugins.policy.subject import Subject
 from axoneme.plugins.policy.tables import Plan, difference, unused
 from axoneme.plugins.policy.world import World, WorldChange, speaks_of_prefixes
 
-log = structlog.get_logger(__name__)
+log = logs.get(__name__)
 
 #: Our name as a source of the ipcache table.
 SOURCE = "policy"
@@ -212,7 +211,7 @@ class PolicyReconciler:
 
     def _note_rules(self) -> None:
         rows, gone = self.engine.rules.changes()
-        table = self._context.state.writer(POLICY_RULES.name, RuleRow)
+        table = self._context.state.writer(RULES.name, Rule)
         table.upsert(*rows)
         table.delete(*gone)
 

@@ -15,7 +15,7 @@ from functools import cached_property
 from attrs import define, evolve, field, frozen
 
 from axoneme.core.errors import Where
-from axoneme.core.records import TableSpec
+from axoneme.core.events.rules import Rule
 from axoneme.plugins.policy.model import Direction, PeerRule, Policy
 
 MAX_RETIRED = 16_384
@@ -51,35 +51,6 @@ REASONS = {
 }
 
 
-@frozen(kw_only=True)
-class RuleRow:
-    """A row of the table `policy_rules`: everything that is to be shown for a rule id.
-
-    :param index: position in the direction's list, -1 for what no written rule says.
-    :param effect: `allow`, `deny`, or one of the words in `REASONS`.
-    :param text: the rule as canonical JSON, or the reason in words.
-    :param retired: the rule no longer exists.
-    """
-
-    id: int
-    kind: str
-    namespace: str
-    name: str
-    direction: str
-    path: str
-    index: int
-    effect: str
-    text: str
-    file: str = ""
-    line: int = 0
-    retired: bool = False
-
-    def describe(self) -> str:
-        owner = f"{self.namespace}/{self.name}" if self.namespace else self.name
-        place = f" ({self.file}:{self.line})" if self.file and self.line else ""
-        return f"{owner} {self.path}{place}" if owner else f"{self.effect}: {self.text}"
-
-
 def digest32(text: str) -> int:
     """32 bits of BLAKE2b, never 0."""
     number = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "little")
@@ -93,7 +64,7 @@ class RuleBook:
     _digest: Callable[[str], int] = digest32
     _numbers: dict[RuleRef, int] = field(factory=dict)
     _refs: dict[int, RuleRef] = field(factory=dict)
-    _rows: dict[int, RuleRow] = field(factory=dict)
+    _rows: dict[int, Rule] = field(factory=dict)
     _retired: OrderedDict[int, None] = field(factory=OrderedDict)
     _changed: dict[int, None] = field(factory=dict)
 
@@ -111,19 +82,19 @@ class RuleBook:
     def ref(self, number: int) -> RuleRef | None:
         return self._refs.get(number)
 
-    def row(self, number: int) -> RuleRow | None:
+    def row(self, number: int) -> Rule | None:
         return self._rows.get(number)
 
-    def rows(self) -> Iterable[RuleRow]:
+    def rows(self) -> Iterable[Rule]:
         return self._rows.values()
 
-    def enter(self, ref: RuleRef, rule: PeerRule | None = None, where: Where | None = None) -> RuleRow:
+    def enter(self, ref: RuleRef, rule: PeerRule | None = None, where: Where | None = None) -> Rule:
         """Makes the row of a rule, or refreshes it. Returns it."""
         number = self.number(ref)
         self._retired.pop(number, None)
         kind, namespace, name = ref.policy.split("/", 2) if ref.policy else ("", "", "")
         where = rule.where if rule else where
-        row = RuleRow(
+        row = Rule(
             id=number,
             kind=kind,
             namespace=namespace,
@@ -141,7 +112,7 @@ class RuleBook:
             self._changed[number] = None
         return row
 
-    def changes(self) -> tuple[list[RuleRow], list[int]]:
+    def changes(self) -> tuple[list[Rule], list[int]]:
         """The rows that are new or different since the last call, and the ids that were dropped."""
         self._forget()
         changed, self._changed = self._changed, {}
@@ -180,12 +151,3 @@ def refs_of(policy: Policy) -> Iterable[tuple[RuleRef, PeerRule | None]]:
         if rules:
             for reason in ("default-deny", "default-allow"):
                 yield RuleRef(policy.key, direction.value, reason), None
-
-
-POLICY_RULES = TableSpec(
-    name="policy_rules",
-    row=RuleRow,
-    key="id",
-    indexes=("kind", "namespace", "name", "retired"),
-    doc="What the rule ids in verdicts and events stand for.",
-)

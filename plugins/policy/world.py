@@ -11,9 +11,9 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-import structlog
 from attrs import define, field, frozen
 
+from axoneme.core import logs
 from axoneme.core.state.persist import Numbers
 from axoneme.core.state.table import State
 from axoneme.core.workloads.endpoints import IDENTITIES, IPCACHE, IpcacheEntry, IpcacheSource
@@ -24,7 +24,7 @@ from axoneme.plugins.policy.model import CidrGroup, CidrSelector, Network, Polic
 from axoneme.plugins.policy.prefixes import peers_of, world_labels
 from axoneme.plugins.policy.selectors import Identity
 
-log = structlog.get_logger(__name__)
+log = logs.get(__name__)
 
 #: Local identities have bit 24 set and fill 24 bits below it.
 LAST_LOCAL = (FIRST_LOCAL << 1) - 1

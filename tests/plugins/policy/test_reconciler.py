@@ -30,7 +30,7 @@ from axoneme.plugins.policy.kinds import resource_kinds
 from axoneme.plugins.policy.maps import PolicyMaps, specs
 from axoneme.plugins.policy.model import Direction
 from axoneme.plugins.policy.reconciler import PolicyReconciler
-from axoneme.plugins.policy.rules import POLICY_RULES
+from axoneme.core.events.rules import RULES
 from axoneme.plugins.policy.tables import NO_SUBJECT
 
 BACKEND = """
@@ -66,7 +66,7 @@ class Agent:
 
     def __init__(self, folder: Path, **config: Any) -> None:
         self.kernel = FakeKernel()
-        self.state = State([*TABLES, RESOURCES, POLICY_RULES])
+        self.state = State([*TABLES, RESOURCES, RULES])
         self.revision = 0
         self.config = PolicyConfig(**config)
         declared = [*specs(self.config.peers, self.config.verdicts), *_ipcache_maps()]
@@ -154,7 +154,7 @@ async def test_a_denied_packet_names_the_policy_that_turned_default_deny_on(tmp_
     async with running(agent):
         found = agent.policy_maps.read().lookup(BACKEND_ID, Direction.INGRESS, 256 + BACKEND_ID, TCP, 8080)
         assert found is not None
-        row = agent.state.table(POLICY_RULES.name).get(found.rule)
+        row = agent.state.table(RULES.name).get(found.rule)
         assert (row.namespace, row.name, row.effect) == ("production", "backend", "default-deny")
 
 
