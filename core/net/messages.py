@@ -23,11 +23,11 @@ RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 
 NLM_F_DUMP, NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x300, 0x100, 0x200, 0x400
 
-_IFF_UP, _IFF_NOARP = 1, 0x80
+_IFF_UP, _IFF_RUNNING, _IFF_NOARP = 1, 0x40, 0x80
 _IFA_F_NODAD = 2
 _NUD_PERMANENT = 0x80
 _RTNH_F_ONLINK = 4
-_RT_TABLE_MAIN, _RTPROT_STATIC, _RTN_UNICAST = 254, 4, 1
+_RT_TABLE_MAIN, _RTPROT_STATIC, _RTN_UNICAST, _RTN_LOCAL = 254, 4, 1, 2
 _RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK = 0, 253
 
 # Types of attributes
@@ -191,6 +191,18 @@ def dump_routes(version: int) -> Request:
     return Request(RTM_GETROUTE, NLM_F_DUMP, body, f"list IPv{version} routes")
 
 
+def get_route(address: Address) -> Request:
+    """Asks which way an address is; the reply is one message, or an error when there is none."""
+    family, bits = _FAMILY[address.version], address.max_prefixlen
+    body = _RTMSG.pack(family, bits, 0, 0, 0, 0, 0, 0, 0) + _attribute(_RTA_DST, address.packed)
+    return Request(RTM_GETROUTE, 0, body, f"get route to {address}")
+
+
+def leads_here(data: bytes) -> bool:
+    """Whether a whole RTM_NEWROUTE message says that an address is this namespace's own."""
+    return bool(_RTMSG.unpack_from(data, _NLMSGHDR_SIZE)[7] == _RTN_LOCAL)
+
+
 def _attributes(data: bytes, at: int) -> dict[int, bytes]:
     """The attributes from an offset to the end, by type."""
     found: dict[int, bytes] = {}
@@ -225,6 +237,7 @@ def read_link(data: bytes) -> Link:
         name=_string(attributes.get(_IFLA_IFNAME, b"")),
         mac=attributes.get(_IFLA_ADDRESS, b"").hex(":"),
         up=bool(flags & _IFF_UP),
+        running=bool(flags & _IFF_RUNNING),
         mtu=_integer(attributes.get(_IFLA_MTU)),
         alias=_string(attributes.get(_IFLA_IFALIAS, b"")),
         kind=_string(info.get(_IFLA_INFO_KIND, b"")),
@@ -253,9 +266,11 @@ def read_neighbour(data: bytes) -> Neighbour | None:
 def read_route(data: bytes) -> Route | None:
     """A whole RTM_NEWROUTE message → the route, None if it is not a unicast one of the main table with one next hop."""
     family, length, _, _, table, _, _, kind, _ = _RTMSG.unpack_from(data, _NLMSGHDR_SIZE)
+    if table != _RT_TABLE_MAIN or kind != _RTN_UNICAST:  # most of a dump: local and multicast ones
+        return None
     attributes = _attributes(data, _NLMSGHDR_SIZE + _RTMSG.size)
     table = _integer(attributes.get(_RTA_TABLE), table)
-    if table != _RT_TABLE_MAIN or kind != _RTN_UNICAST or _RTA_OIF not in attributes:
+    if table != _RT_TABLE_MAIN or _RTA_OIF not in attributes:
         return None
     gateway = attributes.get(_RTA_GATEWAY)
     network = _network(family, attributes.get(_RTA_DST), length)

@@ -20,6 +20,7 @@ SCOPE_GLOBAL, SCOPE_LINK, SCOPE_HOST = 0, 253, 254
 class Link:
     """An interface.
 
+    :param running: it can send: it is up, the other side too, and the kernel has acted on that.
     :param peer: for a veth, the index of its other half, in that one's namespace; 0 when there is none.
     :param elsewhere: the other half is in another namespace.
     :param alias: the free text that `ip link` shows; it is how an owner marks its interfaces.
@@ -29,6 +30,7 @@ class Link:
     name: str
     mac: str = ""
     up: bool = False
+    running: bool = False
     mtu: int = 0
     alias: str = ""
     kind: str = ""

@@ -7,12 +7,15 @@ an earlier one failed.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
+import select
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -219,3 +222,23 @@ def is_missing(error: BaseException) -> bool:
         errno.ESRCH,
         errno.EADDRNOTAVAIL,
     )
+
+
+#: Multicast groups for `Rtnl` and `until`: changes of interfaces, and of IPv6 addresses.
+LINK_GROUP, ADDRESS6_GROUP = 0x1, 0x100
+
+
+def until(holds: Callable[[], bool], groups: int, seconds: float = 2.0) -> bool:
+    """Waits until something holds, looking again whenever the kernel tells of a change; whether it does."""
+    if holds():
+        return True
+    deadline = time.monotonic() + seconds
+    with Rtnl(groups) as news:
+        waiting = select.poll()
+        waiting.register(news.fileno(), select.POLLIN)
+        while not holds():
+            if not waiting.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                return holds()
+            with contextlib.suppress(RtnlError):  # some got lost: then something has changed
+                news.notifications()
+    return True

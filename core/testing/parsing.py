@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 
 from attrs import frozen
+
 from axoneme.core.testing.packets import (
     ARP,
     AUTHENTICATION,

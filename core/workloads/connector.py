@@ -86,7 +86,7 @@ class Connector:
         await self.call((await self.network()).delete_namespace, record.netns)
 
     async def connect(self, record: Record, check: Callable[[tuple[int, int]], None]) -> Record:
-        """Makes an endpoint's interface, all but up; returns the record with what is known of it now.
+        """Makes an endpoint's interface, not up yet; returns the record with what is known of it now.
 
         :param check: gets the identity of the namespace before anything is made, and raises if that should not be.
         """
@@ -105,8 +105,21 @@ class Connector:
         )
 
     async def activate(self, record: Record) -> None:
-        """Brings an endpoint's interface up, with its routes."""
-        await self.call((await self.network()).activate, self._wiring(record), record.ifindex)
+        """Brings an endpoint's interface up, with all that belongs to it; traffic can flow then."""
+        from axoneme.core.net.model import Link
+        from axoneme.core.workloads.network import open_workload_namespace
+
+        network = await self.network()
+        link = Link(ifindex=record.ifindex, name=record.ifname, peer=record.peer)
+
+        def activate() -> None:
+            netns = open_workload_namespace(record.netns)
+            try:
+                network.activate(self._wiring(record), link, netns)
+            finally:
+                netns.close()
+
+        await self.call(activate)
 
     async def hub(self) -> int:
         """The index of the hub, made if there is none."""

@@ -16,9 +16,9 @@ from axoneme.core import logs
 from axoneme.core.errors import AxonemeError, KernelError
 from axoneme.core.net import messages, namespaces, sysctl
 from axoneme.core.net.messages import Request
-from axoneme.core.net.model import Fact, InterfaceAddress, Link, Neighbour, Route, Veth
+from axoneme.core.net.model import Address, Fact, InterfaceAddress, Link, Neighbour, Route, Veth
 from axoneme.core.net.namespaces import Namespace
-from axoneme.core.net.rtnl import Rtnl, RtnlError, is_missing
+from axoneme.core.net.rtnl import ADDRESS6_GROUP, LINK_GROUP, Rtnl, RtnlError, is_missing, until
 from axoneme.core.workloads.hub import Hub
 from axoneme.core.workloads.wiring import INSIDE, Wiring
 
@@ -68,22 +68,15 @@ class WorkloadNetwork:
         namespaces.delete(path)
 
     def connect(self, wiring: Wiring, netns: Namespace) -> Link:
-        """Makes the pair and all that is inside the namespace; the host's side is still down. Returns the host's side.
+        """Makes the pair, with both sides down. Returns the host's side.
 
-        Raises `ForeignLinkError` when there is an interface of this name, `NetworkError` when the namespace has one, or a
-        default route, of its own.
+        Raises `ForeignLinkError` when there is an interface of this name, `NetworkError` when the namespace has one.
         """
         link = self._create_pair(wiring, netns)
         try:
             self._rtnl.request([messages.set_alias(link.ifindex, wiring.alias)])
-            netns.visit(lambda: _furnish(wiring, link.peer))
-        except BaseException as error:
+        except BaseException:
             self._abandon(link.ifindex)
-            if isinstance(error, RtnlError) and error.errno == errno.EEXIST:
-                raise NetworkError(
-                    f"network namespace {netns.path} has a network of its own: {error.message}",
-                    hint="give a namespace without a default route",
-                ) from error
             raise
         return link
 
@@ -149,8 +142,26 @@ class WorkloadNetwork:
             if error is not None and not is_missing(error):
                 raise error
 
-    def activate(self, wiring: Wiring, ifindex: int) -> None:
-        """Brings the host's side up with what belongs to it. Raises `NetworkError` when another route is in the way."""
+    def activate(self, wiring: Wiring, link: Link, netns: Namespace) -> None:
+        """Brings both sides up with all that belongs to them, and waits until they can send and receive.
+
+        Raises `NetworkError` when another route is in the way: the host's, or one that the namespace has of its own. What
+        was made until then goes with the link.
+        """
+        self._activate_outside(wiring, link.ifindex)
+        try:
+            netns.visit(lambda: _activate_inside(wiring, link.peer))
+        except RtnlError as error:
+            if error.errno != errno.EEXIST:
+                raise
+            raise NetworkError(
+                f"network namespace {netns.path} has a network of its own: {error.message}",
+                hint="give a namespace without a default route",
+            ) from error
+        if not until(lambda: _is_running(self._rtnl, link.ifindex), LINK_GROUP):
+            log.warning("link does not run yet", link=wiring.ifname)
+
+    def _activate_outside(self, wiring: Wiring, ifindex: int) -> None:
         _set_sysctls(wiring.outside_sysctls())
         try:
             self._rtnl.request([messages.set_up(ifindex), *map(_making, wiring.outside(self._hub))])
@@ -257,12 +268,27 @@ def _prepare_namespace() -> None:
         _set_sysctls({f"net/ipv6/conf/default/{key}": 0 for key in ("accept_dad", "accept_ra")})
 
 
-def _furnish(wiring: Wiring, ifindex: int) -> None:
+def _activate_inside(wiring: Wiring, ifindex: int) -> None:
     """In the workload's namespace: its interface, with everything."""
     _set_sysctls(wiring.inside_sysctls())
     with Rtnl() as rtnl:
         facts = wiring.inside(ifindex)
         rtnl.request([messages.set_up(ifindex), *map(_making, facts)])
+        # The kernel hands both to workers of its own: sending after the link came up, receiving at an IPv6 address.
+        ready = until(lambda: _is_running(rtnl, ifindex), LINK_GROUP)
+        ready &= until(lambda: _are_own(rtnl, wiring.addresses), ADDRESS6_GROUP)
+        if not ready:
+            log.warning("workload's interface does not run yet", link=wiring.ifname)
+
+
+def _is_running(rtnl: Rtnl, ifindex: int) -> bool:
+    """Since Linux 6.8 the question alone brings it about, if the link is up on both sides."""
+    return messages.read_link(rtnl.request([messages.get_link(ifindex=ifindex)])[0][0]).running
+
+
+def _are_own(rtnl: Rtnl, addresses: Iterable[Address]) -> bool:
+    replies, _ = rtnl.attempt([messages.get_route(address) for address in addresses])
+    return all(any(map(messages.leads_here, reply)) for reply in replies)
 
 
 def _repair_inside(wiring: Wiring, ifindex: int) -> list[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from axoneme.core.testing import packets as p
 from hypothesis import given
 from hypothesis import strategies as st
+
+from axoneme.core.testing import packets as p
 
 ports = st.integers(0, 0xFFFF)
 payloads = st.binary(max_size=60)

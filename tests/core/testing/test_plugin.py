@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from axoneme.core.testing import plugin
 
 pytest_plugins = ["pytester"]

@@ -376,10 +376,11 @@ async def test_the_cost_of_an_addition_does_not_grow(node: Any, monkeypatch: pyt
 
     def count(self: Rtnl, requests: Any) -> list[int]:
         kept = list(requests)
-        counts.append(len(kept))
-        assert not any(
-            request.flags & messages.NLM_F_EXCL == 0 and request.flags & 0x300 == 0x300 for request in kept
-        )
+        if not kept[0].what.startswith(
+            "get"
+        ):  # how often it asks whether a link runs yet is the kernel's affair
+            counts.append(len(kept))
+        assert not any(request.what.startswith("list") for request in kept)
         return original(self, kept)
 
     workloads = await node.start()
