@@ -28,6 +28,8 @@ def readable(value: Any, name: str = "") -> Any:
         return value.item() if hasattr(value, "item") else value
     if value.dtype == np.uint8 and value.shape == (6,) and "mac" in name:
         return ":".join(f"{byte:02x}" for byte in value.tolist())
+    if value.dtype == np.uint8 and value.shape == (16,):
+        return _wide(value.tobytes())
     if value.dtype.itemsize == 4 and name in _ADDRESSES and value.shape in ((1,), (4,)):
         return _address(value)
     return value.tolist()
@@ -36,6 +38,12 @@ def readable(value: Any, name: str = "") -> Any:
 def _address(words: Any) -> str:
     kind = _WORDS[len(words)]
     return str(kind(b"".join(int(word).to_bytes(4, "big") for word in words)))
+
+
+def _wide(packed: bytes) -> str | None:
+    """16 bytes: IPv6, IPv4-mapped, or zero for none."""
+    address = IPv6Address(packed)
+    return str(address.ipv4_mapped or address) if any(packed) else None
 
 
 def merged(values: Any) -> Any:
