@@ -236,7 +236,8 @@ class Agent:
         return next((p.record for p in contributions if p.record.name == name), None)
 
     async def _start_services(self, generation: Generation) -> None:
-        names = [CORE, *generation.assembly.manager.enabled]
+        # The core last: what plugins say of its tables as they start must be known before anything is pruned.
+        names = [*generation.assembly.manager.enabled, CORE]
         services = generation.start(names, self._running(), self._supervisor)
         waiting = await settle(services, self.settings.agent.ready_timeout)
         for service in waiting:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from axoneme.core.agent import Agent
     from axoneme.core.datapath.datapath import Datapath
     from axoneme.core.state.ingest import FolderSource
+    from axoneme.core.workloads.endpoints import Endpoint
 
 TABLES = (RESOURCES, RESOURCE_FILES, *WORKLOAD_TABLES, RULES)
 
@@ -56,11 +57,13 @@ class CoreParts:
         self._agent, self._context = agent, context
         self._network = agent.platform.services(agent._running(), context.settings)
         state = context.state
-        self.endpoints = Reconciler(
-            state.table("endpoints"),
-            EndpointOperations(context.map, context.raise_revision),
-            name="endpoints",
-        )
+        operations = EndpointOperations(context.map, context.raise_revision)
+        self.endpoints = Reconciler(state.table("endpoints"), operations, name="endpoints")
+
+        async def written(endpoint: Endpoint) -> None:
+            operations.write(endpoint)  # idempotent: whoever comes first, this or the reconciler
+
+        agent.workloads.gate("endpoints", written)
         self.ipcache = Reconciler(
             state.table("ipcache"), IpcacheOperations(context.map, context.raise_revision), name="ipcache"
         )

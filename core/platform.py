@@ -6,8 +6,6 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
-from attrs import evolve
-
 from axoneme.core import privileges
 from axoneme.core.errors import KernelError
 from axoneme.core.records import Service
@@ -71,9 +69,9 @@ class Host:
 
         gateway6 = GATEWAYS[6].packed
         words = tuple(int.from_bytes(gateway6[i : i + 4], "big") for i in range(0, 16, 4))
-        constants = Constants(gateway4=int(GATEWAYS[4]), gateway6=(words[0], words[1], words[2], words[3]))
-        if _dual_stack(settings):
-            constants = evolve(constants, world4=9, world6=10)
+        constants = Constants(
+            world4=9, world6=10, gateway4=int(GATEWAYS[4]), gateway6=(words[0], words[1], words[2], words[3])
+        )
         return Datapath(
             kernel,
             root=settings.agent.bpffs,
@@ -92,7 +90,8 @@ class Host:
             agent=settings.agent.name,
             ipv4=settings.pools.ipv4,
             ipv6=settings.pools.ipv6,
-            dual_stack_world=_dual_stack(settings),
+            # An identity for each family's world: a policy that opens 0.0.0.0/0 must not open ::/0.
+            dual_stack_world=True,
             link_prefix=link_prefix(settings.agent.name),
             namespace_prefix=namespace_prefix(settings.agent.name),
         )
@@ -103,11 +102,6 @@ class Host:
 
         addresses = HostAddresses(runtime.state, runtime.workloads.ipcache, settings.node.addresses)
         return [Service(name="host-addresses", run=addresses.run)]
-
-
-def _dual_stack(settings: Settings) -> bool:
-    """With both families the world has an identity for each: a policy that opens 0.0.0.0/0 must not open ::/0."""
-    return settings.pools.ipv4 is not None and settings.pools.ipv6 is not None
 
 
 def link_prefix(agent: str) -> str:

@@ -26,6 +26,12 @@ log = logs.get(__name__)
 
 _LINK_ATTEMPTS = 64
 
+#: Seconds that a new workload waits at most for each of those who decide about it.
+GATE_PATIENCE = 2.0
+
+#: Waits until something is decided about an endpoint.
+Gate = Callable[[Endpoint], Awaitable[None]]
+
 
 async def _nothing(ifindex: int) -> None:
     """What happens with a link when nobody says what else should."""
@@ -58,10 +64,33 @@ class Workloads:
         self._on_unlink = on_unlink
         self._registry = Registry(state, options, namespace_labels)
         self._connector = Connector(options)
+        self._gates: dict[str, Gate] = {}
         self._workloads = state.table(WORKLOADS.name, Workload)
         self._lock = asyncio.Lock()
         self.identities = self._registry.identities
         self.ipcache = self._registry.ipcache
+
+    def gate(self, name: str, wait: Gate) -> Callable[[], None]:
+        """Lets nobody call a workload ready before `wait(endpoint)` returned; for whoever has to decide about it first.
+
+        What takes longer than `GATE_PATIENCE` is not waited for: the workload is closed until then, as every workload that
+        nothing was decided about. Returns a function that takes the gate away.
+        """
+        self._gates[name] = wait
+
+        def remove() -> None:
+            if self._gates.get(name) is wait:
+                del self._gates[name]
+
+        return remove
+
+    async def _pass_gates(self, endpoint: Endpoint) -> None:
+        for name, wait in list(self._gates.items()):
+            try:
+                async with asyncio.timeout(GATE_PATIENCE):
+                    await wait(endpoint)
+            except TimeoutError:
+                log.warning("workload is closed for now", workload=endpoint.uid, waits_for=name)
 
     def list(self) -> list[Endpoint]:
         """All endpoints, by namespace and name."""
@@ -197,6 +226,8 @@ class Workloads:
         await self._on_link(record.ifindex)
         undo.add("take leave of the link", lambda: self._on_unlink(record.ifindex))
         await connector.activate(record)
+        if (made := registry.endpoints.get(record.id)) is not None:
+            await self._pass_gates(made)
         registry.save(attrs.evolve(record, state=EndpointState.READY))
         endpoint = registry.set_state(record.id, EndpointState.READY)
         assert endpoint is not None

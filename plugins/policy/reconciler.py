@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
@@ -49,6 +50,9 @@ class PolicyReconciler:
         self._policies: dict[Any, Policy] = {}
         self._groups: dict[Any, CidrGroup] = {}
         self._world_changed = False
+        #: Endpoints whose policies the kernel has, and news of them.
+        self._written: frozenset[int] = frozenset()
+        self._progress = asyncio.Event()
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Lives until cancelled. What it finds in the kernel is kept in force until everything is known."""
@@ -61,17 +65,27 @@ class PolicyReconciler:
         )
         tables = (state.table(IDENTITIES.name), state.table(ENDPOINTS.name), state.table(RESOURCES.name))
         ipcache = state.writer(IPCACHE.name)
+        remove_gate = self._context.workloads.gate("policy", self._decided)
         ipcache.expect(SOURCE)  # so that nobody takes our prefixes out of the kernel before we named them
         try:
             async for identities, endpoints, resources in watch_many(*watches):
                 self._take(identities, endpoints, resources)
                 if all(table.initialized for table in tables):
                     await self._update()
+                    self._written = frozenset(self.engine.tables.subjects)
+                    self._progress.set()
                     ready()
         finally:
+            remove_gate()
             ipcache.release(SOURCE)
             for watch in watches:
                 watch.close()
+
+    async def _decided(self, endpoint: Endpoint) -> None:
+        """Until the kernel has the endpoint's policies."""
+        while endpoint.id not in self._written:
+            self._progress.clear()
+            await self._progress.wait()
 
     def _start(self) -> None:
         """A restart after a failure begins anew, from the tables and from what the kernel has."""

@@ -74,7 +74,7 @@ class Agent:
         self.settings = SimpleNamespace(agent=SimpleNamespace(state_dir=folder))
         self.ipcache = Ipcache(self.state, dual_stack_world=True)
         self.ipcache.start()
-        self.workloads = SimpleNamespace(ipcache=self.ipcache)
+        self.workloads = SimpleNamespace(ipcache=self.ipcache, gate=lambda name, wait: lambda: None)
         self.name = "policy"
         rows = (IdentityRow(number=number, labels=labels) for number, labels in RESERVED.items())
         self.state.writer("identities").upsert(*rows)
