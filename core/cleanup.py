@@ -56,6 +56,7 @@ async def _steps(config: Config, platform: Platform) -> AsyncIterator[str | Exce
                 yield f"workload {endpoint.uid}"
             except AxonemeError as error:
                 yield error
+        await workloads.remove_hub()
     finally:
         await workloads.close()
     try:

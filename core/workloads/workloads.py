@@ -171,6 +171,11 @@ class Workloads:
         async with self._lock:
             return await self._connector.hub()
 
+    async def remove_hub(self) -> None:
+        """Removes that device. For when no workload is left and no agent follows."""
+        async with self._lock:
+            await self._connector.delete_link(await self._connector.hub())
+
     async def restore(self) -> None:
         """Takes over what earlier agents left, repairs what is broken, removes what is unfinished or nobody's.
 
