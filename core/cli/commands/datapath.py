@@ -9,13 +9,13 @@ import click
 from axoneme.core.cli.output import Column, emit, output_option, table
 from axoneme.core.cli.session import Session
 
-_STAGES = (
+_STEPS = (
     Column("#", "order", right=True),
     Column("phase", "phase"),
     Column("plugin", "plugin"),
-    Column("stage", "stage"),
+    Column("step", "step"),
     Column("runs", "runs"),
-    Column("lines", "lines", right=True),
+    Column("instructions", "instructions", right=True),
     Column("digest", "digest"),
     Column("file", "file"),
 )
@@ -28,14 +28,17 @@ _COUNTERS = (
 
 
 @click.command()
+@click.option(
+    "--cost", is_flag=True, help="Count the instructions of each file; compiles once more, some seconds."
+)
 @output_option
 @click.pass_obj
-def show(session: Session, output: str) -> None:
-    """Show the composed order per attach point: plugin, stage, file, digest, cost.
+def show(session: Session, output: str, cost: bool) -> None:
+    """Show the composed order per attach point: plugin, step, file, digest, cost.
 
-    The first phases of every program are the core's own (parsing, connection tracking); stages are what plugins added.
+    Steps of the core are parsing, connection tracking and delivery; the others are stages that plugins added.
     """
-    points = session.call("datapath.show")
+    points = session.call("datapath.show", cost=cost)
     if output != "table":
         emit(points, output)
         return
@@ -54,10 +57,7 @@ def _show(point: dict[str, Any]) -> None:
         f"{point['attach_point']} ({point['strategy']}, {attached} attached, digest {point['digest'][:16]})"
     )
     click.echo(f"  {cost}")
-    if point["stages"]:
-        table(point["stages"], _STAGES)
-    else:
-        click.echo("  no stages of plugins")
+    table(point["steps"], _STEPS)
 
 
 @click.command()
