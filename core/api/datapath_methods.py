@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from axoneme.core.api.wire import NotFoundError, RequestError
@@ -58,23 +58,30 @@ class DatapathMethods:
     def program_list(self) -> list[dict[str, Any]]:
         return [row for point, loaded in self._build().programs.items() for row in _programs(point, loaded)]
 
-    def show(self) -> list[dict[str, Any]]:
-        """Each attach point with its stages in order. Cost is known per program: instructions and verified ones."""
+    async def show(self, cost: bool = False) -> list[dict[str, Any]]:
+        """Each attach point with everything that runs there, in order.
+
+        :param cost: also how many instructions each source file contributes, which takes a compilation per attach point.
+        """
         attached: dict[str, list[str]] = {}
         for each in self._agent.datapath.attachments():
             attached.setdefault(each.point, []).append(each.name)
+        compiler = self._agent.datapath.compiler
+        points = self._build().programs.items()
+        costs = {point: await compiler.cost(loaded.composition) if cost else {} for point, loaded in points}
         return [
             {
                 "attach_point": point,
                 "strategy": loaded.composition.strategy,
                 "digest": loaded.composition.digest,
                 "programs": _programs(point, loaded),
-                "stages": [
-                    _stage(number, placed) for number, placed in enumerate(loaded.composition.stages, 1)
+                "steps": [
+                    _step(number, step, costs[point])
+                    for number, step in enumerate(loaded.composition.order, 1)
                 ],
                 "attached": sorted(attached.get(point, [])),
             }
-            for point, loaded in self._build().programs.items()
+            for point, loaded in points
         ]
 
     def source(self, attach_point: str) -> dict[str, Any]:
@@ -168,14 +175,14 @@ def _programs(point: str, loaded: LoadedProgram) -> list[dict[str, Any]]:
     return rows
 
 
-def _stage(number: int, placed: Any) -> dict[str, Any]:
+def _step(number: int, step: Any, cost: Mapping[str, int]) -> dict[str, Any]:
     return {
         "order": number,
-        "plugin": placed.plugin,
-        "stage": placed.stage.name,
-        "phase": placed.stage.phase.value,
-        "runs": placed.stage.runs.value,
-        "file": placed.file,
-        "digest": placed.digest,
-        "lines": placed.text.count("\n"),
+        "phase": step.phase.value,
+        "plugin": step.plugin,
+        "step": step.name,
+        "runs": step.runs,
+        "instructions": cost.get(step.file) if cost else None,
+        "digest": step.digest,
+        "file": step.file,
     }

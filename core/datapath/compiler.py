@@ -13,7 +13,7 @@ import json
 import platform
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache as memoise
 from importlib import metadata
 
@@ -22,6 +22,7 @@ from attrs import frozen
 from axoneme.core import logs
 from axoneme.core.datapath.cache import Cache, CacheError
 from axoneme.core.datapath.composer import Composition, shared_folder
+from axoneme.core.datapath.listing import Listing, instructions_by_file
 from axoneme.core.errors import CompileError, KernelError, Where
 
 _log = logs.get(__name__)
@@ -53,7 +54,10 @@ class Compiler:
         self.cache = cache
         #: The last reason for which the cache could not be written, for the health check.
         self.cache_problem: CacheError | None = None
+        #: Called with each composition that is not in the cache, before it is compiled.
+        self.on_compile: Callable[[Composition], None] | None = None
         self._jobs = jobs
+        self._costs: dict[str, dict[str, int]] = {}
 
     async def compile(self, compositions: Sequence[Composition]) -> list[Bytecode]:
         """The bytecode of each, in the same order.
@@ -76,6 +80,8 @@ class Compiler:
         key = content_key(composition)
         if (known := self.cache.get(key)) is not None:
             return Bytecode(programs=known, cached=True)
+        if self.on_compile is not None:
+            self.on_compile(composition)
         answer, _ = await _run_worker(composition, annotate=False)
         programs = {name: base64.b64decode(code) for name, code in answer.items()}
         self._store(key, programs)
@@ -95,10 +101,20 @@ class Compiler:
         The text is compiled once more with annotations, which only failures pay for. They come without `#line` marks,
         since those would hide the lines of the composed text.
         """
-        plain = re.sub(r"(?m)^#line .*$", "", composition.text)
-        _, diagnostics = await _run_worker(composition, annotate=True, text=plain)
-        line = annotated_line(diagnostics, plain, program, instruction)
+        line = (await self._listing(composition)).line(program, instruction)
         return composition.origin(line) if line else None
+
+    async def cost(self, composition: Composition) -> dict[str, int]:
+        """Instructions by the source file that they came from, all programs of the composition together."""
+        if composition.digest not in self._costs:
+            listing = await self._listing(composition)
+            self._costs = {composition.digest: instructions_by_file(listing, composition), **self._costs}
+        return self._costs[composition.digest]
+
+    async def _listing(self, composition: Composition) -> Listing:
+        plain = re.sub(r"(?m)^#line .*$", "", composition.text)
+        _, printed = await _run_worker(composition, annotate=True, text=plain)
+        return Listing(printed, plain)
 
 
 @memoise
@@ -165,43 +181,3 @@ def _failure(composition: Composition, diagnostics: str, status: int) -> Excepti
         return CompileError(f"{composition.point.name} does not compile: {last[0]}")
     where = Where(found["file"], int(found["line"]), int(found["column"]))
     return CompileError(f"{composition.point.name} does not compile: {found['message']}", where=where)
-
-
-_SOURCE_LINE = re.compile(r"^; (?P<text>.*) // Line\s*(?P<line>\d+)$")
-_INSTRUCTION = re.compile(r"^\s*(?P<number>\d+):\t")
-
-
-def annotated_line(listing: str, text: str, program: str, instruction: int) -> int | None:
-    """The line of `text`, from 1 on, that an instruction came from, out of bcc's annotated disassembly.
-
-    bcc rewrites the text before it compiles it, so its line numbers drift from ours; what it quotes of each line shows
-    by how much.
-    """
-    quotes: list[tuple[str, int]] = []
-    wanted: tuple[str, int] | None = None
-    inside = False
-    for line in listing.splitlines():
-        if line.startswith("Disassembly of function "):
-            inside = line.split()[-1] == program
-        elif inside and (source := _SOURCE_LINE.match(line)):
-            quotes.append((source["text"].strip(), int(source["line"])))
-        elif inside and quotes and (number := _INSTRUCTION.match(line)) and int(number[1]) <= instruction:
-            wanted = quotes[-1]
-    return (
-        None
-        if wanted is None
-        else _undrifted([source.strip() for source in text.splitlines()], quotes, wanted)
-    )
-
-
-def _undrifted(text: Sequence[str], quotes: Sequence[tuple[str, int]], wanted: tuple[str, int]) -> int | None:
-    """The line of `text` that `wanted`, a quote with bcc's number, is: the same words, nearest to where they should be."""
-    places: dict[str, list[int]] = {}
-    for index, words in enumerate(text):
-        places.setdefault(words, []).append(index)
-    words, number = wanted
-    anchors = [(abs(n - number), n - places[w][0]) for w, n in quotes if len(places.get(w, ())) == 1]
-    if not anchors or words not in places:
-        return None
-    expected = number - min(anchors)[1]
-    return 1 + min(places[words], key=lambda index: abs(index - expected))

@@ -66,6 +66,36 @@ class PlacedStage:
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
+@frozen
+class CompositionStep:
+    """One step of a program, as it is shown to people."""
+
+    phase: Phase
+    plugin: str
+    name: str
+    runs: str
+    file: str
+    digest: str
+
+
+#: The core's own steps: phase, name, when it runs.
+_OWN_STEPS = (
+    (Phase.CLASSIFY, "classify", Runs.EVERY),
+    (Phase.TRACK, "track", Runs.EVERY),
+    (Phase.DECIDE, "resolve", Runs.FIRST),
+    (Phase.DELIVER, "commit", Runs.FIRST),
+    (Phase.DELIVER, "deliver", Runs.EVERY),
+    (Phase.OBSERVE, "observe", Runs.FIRST),
+)
+
+
+def _own_step(phase: Phase, name: str, runs: Runs) -> CompositionStep:
+    text = (shared_folder() / f"{name}.h").read_bytes()
+    return CompositionStep(
+        phase, "core", name, str(runs), f"bpf/{name}.h", hashlib.sha256(text).hexdigest()[:16]
+    )
+
+
 @frozen(kw_only=True)
 class Composition:
     """One attach point's program, before it is compiled.
@@ -87,6 +117,33 @@ class Composition:
     def jumps(self) -> MapSpec | None:
         """The map of its tail calls, if it was cut."""
         return next((spec for spec in self.tokens.values() if spec.kind is MapKind.PROG_ARRAY), None)
+
+    @property
+    def order(self) -> list[CompositionStep]:
+        """Everything that runs, in its order: the core's own steps and the plugins' stages."""
+        stages = [
+            CompositionStep(
+                each.stage.phase, each.plugin, each.stage.name, str(each.stage.runs), each.file, each.digest
+            )
+            for each in self.stages
+        ]
+        if not self.point.packets:
+            return stages
+        own = [
+            _own_step(*step)
+            for step in _OWN_STEPS
+            if self.point.name != "to_network" or step[0] is Phase.CLASSIFY
+        ]
+        before = {step.name for step in own if step.name != "observe"}
+        return [
+            step
+            for phase in Phase
+            for step in (
+                *(o for o in own if o.phase is phase and o.name in before),
+                *(s for s in stages if s.phase is phase),
+                *(o for o in own if o.phase is phase and o.name not in before),
+            )
+        ]
 
     @cached_property
     def digest(self) -> str:
