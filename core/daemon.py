@@ -27,6 +27,9 @@ POLL: Final = 1.0
 #: Threads of numpy's algebra, which nothing here uses, and handlers that gRPC would run around every fork.
 _LEAN: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "GRPC_ENABLE_FORK_SUPPORT": "0"}
 
+#: Inode, size and time of change.
+Signature = tuple[int, int, int] | None
+
 _log = logs.get(__name__)
 
 
@@ -59,12 +62,14 @@ async def run(agent: Agent, notifier: Notifier) -> None:
     assert task is not None
     wanted = asyncio.Event()
     scope = Scope("daemon")
+    # As it was when it was read: a change during a long start is one too.
+    known = _signature(agent.config.file)
     with _signals({signal.SIGTERM: task.cancel, signal.SIGINT: task.cancel, signal.SIGHUP: wanted.set}):
         try:
             await agent.start()
             notifier.ready(_words(agent))
             scope.spawn("watchdog", _watchdog(agent, notifier))
-            scope.spawn("configuration", _watch(agent, wanted))
+            scope.spawn("configuration", _watch(agent, known, wanted))
             await _reloads(agent, notifier, wanted)
         except asyncio.CancelledError:
             task.uncancel()
@@ -102,28 +107,25 @@ async def _reloads(agent: Agent, notifier: Notifier, wanted: asyncio.Event) -> N
         notifier.ready(_words(agent))
 
 
-async def _watch(agent: Agent, wanted: asyncio.Event) -> None:
+async def _watch(agent: Agent, known: Signature, wanted: asyncio.Event) -> None:
     """Wants a reload when the file was changed and has been still since the last look."""
-    file = agent.config.file
-    if file is None:
-        return
-    known = seen = _signature(file)
+    seen = known
     while True:
         await asyncio.sleep(POLL)
-        now = _signature(file)
-        if now == seen != known and agent.settings.agent.watch_config:
+        now = _signature(agent.config.file)
+        if now is not None and now == seen != known and agent.settings.agent.watch_config:
             known = now
             wanted.set()
         seen = now
 
 
-def _signature(file: Path) -> tuple[int, int, int] | None:
+def _signature(file: Path | None) -> Signature:
     """What tells that a file was changed; None when it is not there, which is never a reason to reload."""
     try:
-        status = file.stat()
+        status = file.stat() if file is not None else None
     except OSError:
         return None
-    return status.st_ino, status.st_size, status.st_mtime_ns
+    return (status.st_ino, status.st_size, status.st_mtime_ns) if status is not None else None
 
 
 async def _watchdog(agent: Agent, notifier: Notifier) -> None:
