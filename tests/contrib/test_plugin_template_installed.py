@@ -19,7 +19,7 @@ from typing import Any, Self
 import pytest
 
 from axoneme.core.api.client import Client
-from axoneme.core.testing.namespaces import Namespaces, ask, ping, unique
+from axoneme.core.testing.namespaces import Namespaces, ask, ping, unique, within
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "contrib" / "plugin-template"
@@ -82,8 +82,10 @@ class Installation:
         }
         return kept | {"AXONEME_CONFIG": str(self.folder / "config.yaml")}
 
-    def axoneme(self, *arguments: str) -> str:
-        return run(self.bin / "axoneme", *arguments, environment=self.environment, timeout=60)
+    def axoneme(self, *arguments: str, inside: bool = False) -> str:
+        """What a command prints. `inside`: it runs in the host's namespace, as those have to that need no agent."""
+        enter = ("nsenter", f"--net=/run/netns/{self.host}") if inside else ()
+        return run(*enter, self.bin / "axoneme", *arguments, environment=self.environment, timeout=60)
 
     def answer(self, *arguments: str) -> Any:
         return json.loads(self.axoneme(*arguments, "-o", "json"))
@@ -212,4 +214,7 @@ def test_it_counts_real_traffic_and_leaves_nothing(
     installation.call("reload")
     assert programs(installation) == before
     assert "packet_counts" not in [row["name"] for row in installation.answer("bpf", "map", "list")]
-    installation.call("workload.remove", name="client")
+    installation.stop()
+    installation.axoneme("cleanup", "--yes", inside=True)
+    assert not installation.bpffs.exists()
+    assert [name for _, name in within(installation.host, socket.if_nameindex)] == ["lo"]
