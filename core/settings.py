@@ -136,6 +136,9 @@ class DatapathSettings:
         1 << 22, help="bytes of the event ring, a power of two", minimum=4096, maximum=1 << 30
     )
     devices: tuple[str, ...] = setting((), help="network devices towards other nodes and the world")
+    cgroup: Path | None = setting(
+        None, help="the cgroup whose sockets the socket programs see; null: all that the machine has"
+    )
     stats: bool = setting(False, help="let the kernel count the programs' runs and time, which costs some")
     timeouts: TimeoutSettings = setting(TimeoutSettings(), help="how long connections are remembered")
 

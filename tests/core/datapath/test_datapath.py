@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
 
 import attrs
 import pytest
@@ -13,6 +18,7 @@ from axoneme.core.datapath.kernel import Kernel
 from axoneme.core.datapath.layout import Struct, u32
 from axoneme.core.datapath.maps import MapKind, MapSpec
 from axoneme.core.datapath.pins import Pins
+from axoneme.core.datapath.placement import cgroup_root
 from axoneme.core.errors import CompileError, KernelError, PluginError, VerifierError
 from axoneme.core.records import Phase, Runs, Stage
 from axoneme.core.settings import DatapathSettings, Strategy
@@ -23,6 +29,15 @@ SETTINGS = DatapathSettings(conntrack_entries=1024, event_buffer=1 << 16)
 
 def stage(text: str = "STAGE(mark)\n{\n\tp->mark = 7;\n\treturn NEXT;\n}\n", name: str = "mark") -> Stage:
     return Stage(name=name, source=text, attach=("from_workload",), phase=Phase.DECIDE, runs=Runs.FIRST)
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Path]:
+    """A cgroup of the test's own."""
+    folder = cgroup_root() / f"axoneme-test-{uuid4().hex[:8]}"
+    folder.mkdir()
+    yield folder
+    folder.rmdir()
 
 
 def make(kernel: Kernel, pins: Pins, settings: DatapathSettings = SETTINGS) -> Datapath:
@@ -234,3 +249,55 @@ async def test_clsact_when_it_is_forced(
     datapath.detach_workload(1)
     assert datapath.links.names() == []
     datapath.close()
+
+
+@pytest.mark.kernel
+async def test_a_socket_program_rules_over_its_cgroup_and_no_other(
+    running_kernel: Kernel, real_pins: Pins, cgroup: Path
+) -> None:
+    text = "STAGE(refuse)\n{\n\treturn TAKEN(0);\n}\n"
+    refuse = Stage(name="refuse", source=text, attach=("sock_connect4",), phase=Phase.DECIDE)
+    datapath = make(running_kernel, real_pins, attrs.evolve(SETTINGS, cgroup=cgroup))
+    datapath.activate(await datapath.build(datapath.blueprint([("one", refuse)], [])))
+    assert datapath.links.names() == ["sock_connect4-cgroup"]
+    assert await connect(cgroup) == "PermissionError"
+    datapath.activate(await datapath.build(datapath.blueprint([], [])))
+    assert datapath.links.names() == []
+    assert await connect(cgroup) == "ConnectionRefusedError"
+    datapath.close()
+
+
+async def connect(cgroup: Path) -> str:
+    """What becomes of a connect() to a closed local port by a process in that cgroup."""
+    script = (
+        f"import socket; open({str(cgroup / 'cgroup.procs')!r}, 'w').write('0')\n"
+        "try: socket.create_connection(('127.0.0.1', 1))\n"
+        "except OSError as error: print(type(error).__name__)"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    return out.decode().strip()
+
+
+@pytest.mark.kernel
+async def test_devices_get_their_programs_when_they_are_named(
+    running_kernel: Kernel, real_pins: Pins, real_interface: Callable[[], int]
+) -> None:
+    ifindex = real_interface()
+    settings = attrs.evolve(SETTINGS, devices=(socket.if_indextoname(ifindex), "absent0"))
+    datapath = make(running_kernel, real_pins, settings)
+    datapath.activate(await datapath.build(datapath.blueprint([], [])))
+    assert datapath.links.names() == [f"from_network-{ifindex}"]
+    assert datapath.map("devices").items()[0].tolist() == [ifindex]
+    datapath.close()
+
+
+def test_the_cgroup_hierarchy_is_found(tmp_path: Path) -> None:
+    mounts = tmp_path / "mounts"
+    mounts.write_text("tmpfs /run tmpfs rw 0 0\ncgroup2 /sys/fs/cgroup/uni\\040fied cgroup2 rw 0 0\n")
+    assert cgroup_root(mounts) == Path("/sys/fs/cgroup/uni fied")
+    mounts.write_text("tmpfs /run tmpfs rw 0 0\n")
+    with pytest.raises(KernelError, match="no cgroups of version 2"):
+        cgroup_root(mounts)
