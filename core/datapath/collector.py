@@ -44,6 +44,7 @@ class Collector:
     publish: Callable[[Any], None]
     tables: dict[int, TableState] = field(factory=lambda: {4: TableState(), 6: TableState()})
     _baseline: int | None = None
+    _ids: list[int] = field(factory=list)
     _deleted: int = 0
     _evicted: int = 0
     _giving_way: bool = False
@@ -73,8 +74,10 @@ class Collector:
         forgotten = sum(int(counters.lookup(2 * FORGOTTEN + d)["packets"].sum()) for d in (0, 1))
         live = sum(state.entries for state in self.tables.values())
         balance = made - forgotten - live - self._deleted
-        if self._baseline is None:
-            self._baseline = balance
+        ids = [self.datapath.map(f"connections{family}").id for family in self.tables]
+        if self._baseline is None or ids != self._ids:
+            # A new table, of another size: what it does not have of the old one was not evicted.
+            self._baseline, self._ids = balance - self._evicted, ids
         evicted = max(balance - self._baseline, self._evicted)
         self._giving_way = evicted > self._evicted
         if self._giving_way:

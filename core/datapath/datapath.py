@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from attrs import frozen
+import numpy as np
 
 from axoneme.core import logs
 from axoneme.core.datapath import abi, reasons
@@ -21,6 +21,7 @@ from axoneme.core.datapath.links import Links, Target, classifier
 from axoneme.core.datapath.loader import LoadedProgram
 from axoneme.core.datapath.maps import Map, MapSpec
 from axoneme.core.datapath.pins import Pins
+from axoneme.core.datapath.placement import Attached, device_indexes, node_targets
 from axoneme.core.datapath.probes import COARSE_CLOCK, TCX, Probes
 from axoneme.core.errors import KernelError, PluginError
 from axoneme.core.records import DropReason, Stage
@@ -36,15 +37,6 @@ IPCACHE = 512_000
 _SWAP_ORDER = ("to_workload", "to_network", "from_workload", "from_network")
 
 _WORKLOAD_POINTS = ("to_workload", "from_workload")
-
-
-@frozen(kw_only=True)
-class Attached:
-    """A place where an attach point's program is, or shall be."""
-
-    name: str
-    point: str
-    target: Target
 
 
 class Datapath:
@@ -65,6 +57,7 @@ class Datapath:
         self.compiler = Compiler(Cache(cache))
         self._constants = constants
         self._attached: dict[str, Attached] = {}
+        self._on_node: list[str] = []
         self._build: Build | None = None
         self._statistics: int | None = None
         self.on_revision: list[Callable[[int], None]] = []
@@ -135,6 +128,8 @@ class Datapath:
         :raises KernelError: when a program cannot be attached; the old build still runs.
         """
         old, changed = self._build, []
+        self._place_on_node(build)
+        self.pins.catch_up(build.maps.values())
         try:
             for attached in self._in_swap_order():
                 if self._attach(attached, build):
@@ -143,12 +138,27 @@ class Datapath:
             self._restore(changed, old)
             raise
         self._build = build
+        self.pins.catch_up(build.maps.values())
         self._settle(build)
         if old is not None:
             old.close(keep=build)
         if changed:
             self.raise_revision()
         return bool(changed)
+
+    def _place_on_node(self, build: Build) -> None:
+        """Where the configuration wants the programs of this build, besides workloads and hub."""
+        points = [point for point in build.programs if point not in _WORKLOAD_POINTS]
+        targets = node_targets(points, self.settings, tcx=self._tcx())
+        for name in self._on_node:
+            self._attached.pop(name, None)
+        self._on_node = [each.name for each in targets]
+        self._attached |= {each.name: each for each in targets}
+        devices = device_indexes(self.settings)
+        for name in set(self.settings.devices) - set(devices):
+            _log.warning("there is no such device", device=name)
+        indexes = np.array(sorted(devices.values()), np.uint32)
+        build.maps["devices"].reconcile(indexes, indexes)
 
     def _in_swap_order(self) -> list[Attached]:
         rank = {point: index for index, point in enumerate(_SWAP_ORDER)}
@@ -208,11 +218,6 @@ class Datapath:
     def attach_host(self, ifindex: int) -> None:
         """Attaches to the device through which the host reaches the workloads."""
         self._attach_classifier("to_workload-host", "to_workload", ifindex)
-
-    def attach_device(self, ifindex: int) -> None:
-        """Attaches to a network device of the node."""
-        for point in ("to_network", "from_network"):
-            self._attach_classifier(f"{point}-{ifindex}", point, ifindex)
 
     def _attach_classifier(self, name: str, point: str, ifindex: int) -> None:
         target = classifier(ifindex, ATTACH_POINTS[point].attach, tcx=self._tcx())

@@ -210,6 +210,13 @@ class Map(Handle):
                 error.written = written
                 raise
 
+    def add_missing(self, keys: Any, values: Any) -> int:
+        """Writes the entries whose keys are not there, and says how many they were. Those that are there stay."""
+        key_rows, given = self._keys(keys), np.asarray(values)
+        wanted = rows.missing(key_rows, self.items()[0])
+        self.update_batch(key_rows[wanted], given[wanted])
+        return len(wanted)
+
     def delete_batch(self, keys: Any) -> int:
         """Deletes these keys and says how many of them were there."""
         key_rows, position, deleted = self._keys(keys), 0, 0

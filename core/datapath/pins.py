@@ -32,6 +32,8 @@ _COPIED = frozenset(
         MapKind.PERCPU_ARRAY,
     }
 )
+#: Filled by programs alone: what they enter while a successor is prepared has to follow.
+_FILLED_BY_PROGRAMS = frozenset({MapKind.LRU_HASH, MapKind.LRU_PERCPU_HASH})
 
 
 class PinError(KernelError):
@@ -123,25 +125,48 @@ class Pins:
     def _new_map(self, spec: MapSpec, path: Path) -> Map:
         new = Map.create(self.kernel, spec)
         try:
-            for name in self.names("maps"):
-                if name.startswith(f"{spec.name}@{spec.layout_digest}-") and name != path.name:
-                    self._copy(spec, path.with_name(name), new)
+            for predecessor in self._of_other_size(spec):
+                self._copy(predecessor, new)
             self.put(path, new.fd)
         except BaseException:
             new.close()
             raise
         return new
 
-    def _copy(self, spec: MapSpec, source: Path, new: Map) -> None:
+    def _of_other_size(self, spec: MapSpec) -> list[Path]:
+        """Pins of maps that differ from this one in nothing but size."""
+        same = f"{spec.name}@{spec.layout_digest}-"
+        own = f"{spec.name}@{spec.digest}"
+        return [
+            self.path("maps", name) for name in self.names("maps") if name.startswith(same) and name != own
+        ]
+
+    def _copy(self, source: Path, new: Map) -> int:
+        """Enters what the new map does not have, as far as it fits; returns how many entries that were."""
+        spec = new.spec
         fd = self.open(source) if spec.kind in _COPIED else None
         if fd is None:
-            return
+            return 0
         with Map(self.kernel, spec, fd) as old:
             keys, values = old.items()
         if spec.kind.indexed:
             inside = keys < spec.max_entries
-            keys, values = keys[inside], values[inside]
-        new.update_batch(keys[: spec.max_entries], values[: spec.max_entries])
+            new.update_batch(keys[inside], values[inside])
+            return int(inside.sum())
+        return new.add_missing(keys[: spec.max_entries], values[: spec.max_entries])
+
+    def catch_up(self, maps: Iterable[Map]) -> int:
+        """Takes over what programs entered into predecessors of another size since these maps were opened.
+
+        To be called just before and just after programs are swapped: in between, some use the old map and some the new
+        one, and a connection that only the other map knows would look like a new one. Returns the number of entries.
+        """
+        return sum(
+            self._copy(predecessor, each)
+            for each in maps
+            if each.spec.pinned and each.spec.kind in _FILLED_BY_PROGRAMS
+            for predecessor in self._of_other_size(each.spec)
+        )
 
     def prune_maps(self, specs: Iterable[MapSpec]) -> list[str]:
         """Drops the pins of all maps but these, and says which. To be called when the new programs run."""

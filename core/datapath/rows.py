@@ -92,6 +92,15 @@ def compare(keys: Array, values: Array, actual_keys: Array, actual_values: Array
     return Plan(np.flatnonzero(match < 0), common[differs], np.flatnonzero(~keep[theirs]))
 
 
+def missing(keys: Array, actual_keys: Array) -> Array:
+    """Indexes of the keys that are not among the actual ones, each key once."""
+    groups, number = _group(np.concatenate([as_words(keys), as_words(actual_keys)]))
+    first = np.full(number, -1)
+    first[groups[: len(keys)][::-1]] = np.arange(len(keys))[::-1]
+    first[groups[len(keys) :]] = -1
+    return np.sort(first[first >= 0])
+
+
 def _group(words: Array) -> tuple[Array, int]:
     """A number for each row, the same for equal rows, and how many numbers there are."""
     if not len(words):

@@ -65,6 +65,21 @@ def test_another_size_takes_the_entries_over(pins: Pins, size: int, kept: int) -
         assert (keys == values).all()
 
 
+@pytest.mark.parametrize(("kind", "caught_up"), [(MapKind.LRU_HASH, 2), (MapKind.HASH, 0)])
+def test_what_programs_enter_meanwhile_follows(pins: Pins, kind: MapKind, caught_up: int) -> None:
+    """Only in tables that programs fill: in others the agent may have deleted it on purpose."""
+    with (
+        pins.open_map(MapSpec("flows", kind, u32, u32, 64)) as before,
+        pins.open_map(MapSpec("flows", kind, u32, u32, 128)) as after,
+    ):
+        before.update_batch([1, 2, 3], [10, 20, 30])
+        after.update(2, 99)
+        assert pins.catch_up([after]) == caught_up
+        assert after.lookup(2) == 99, "what the new map has is newer"
+        assert len(after.items()[0]) == 1 + caught_up
+        assert pins.catch_up([after]) == 0
+
+
 def test_an_array_takes_over_what_fits(pins: Pins) -> None:
     with pins.open_map(MapSpec("table", MapKind.ARRAY, u32, u64, 4)) as before:
         before.update_batch(range(4), [1, 2, 3, 4])

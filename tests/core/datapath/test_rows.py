@@ -63,3 +63,10 @@ def test_large_scratch_is_writable_and_independent() -> None:
     large = rows.scratch(1 << 20, np.dtype("u8"))
     large[-1] = 7
     assert rows.grown(large, 5)[(1 << 20) - 1] == 7
+
+
+def test_missing_keys_are_found_once_each() -> None:
+    keys = np.array([5, 1, 7, 5, 2], "u4")
+    assert rows.missing(keys, np.array([1, 1, 9], "u4")).tolist() == [0, 2, 4]
+    assert rows.missing(keys, keys).tolist() == []
+    assert rows.missing(keys[:0], keys).tolist() == []
