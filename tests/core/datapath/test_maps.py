@@ -105,6 +105,13 @@ def test_batches(opened: OPEN, kind: MapKind) -> None:
     assert len(flow.items()[0]) == 0
 
 
+def test_only_what_is_missing_is_added(opened: OPEN) -> None:
+    numbers = opened(MapKind.HASH, u32, u32)
+    numbers.update_batch([1, 2], [10, 20])
+    assert numbers.add_missing([2, 3, 4], [99, 30, 40]) == 2
+    assert [numbers.lookup(key) for key in (1, 2, 3, 4)] == [10, 20, 30, 40]
+
+
 def test_empty_batches(opened: OPEN) -> None:
     flow = opened(MapKind.HASH)
     flow.update_batch(flows(), counts())
