@@ -1,0 +1,99 @@
+"""The collector's own view: how full the tables are, and what had to give way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+
+from axoneme.core.datapath.abi import core_maps
+from axoneme.core.datapath.collector import Collector
+from axoneme.core.datapath.datapath import Datapath
+from axoneme.core.datapath.maps import Map
+from axoneme.core.datapath.reasons import ENTERED, FORGOTTEN
+from axoneme.core.records import Level
+from axoneme.core.settings import TimeoutSettings
+from axoneme.core.testing.fake_kernel import FakeKernel
+
+
+class Maps:
+    """What the collector needs of a datapath."""
+
+    def __init__(self) -> None:
+        self.kernel = FakeKernel()
+        specs = core_maps(connections=64, endpoints=8, ipcache=8, events=4096)
+        self.open = {spec.name: Map.create(self.kernel, spec) for spec in specs}
+
+    def map(self, name: str) -> Map:
+        return self.open[name]
+
+    def enter(self, count: int, *, there: int | None = None) -> None:
+        """As if programs had made so many entries, of which some are still there."""
+        self.count(ENTERED, count)
+        table = self.open["connections4"]
+        before = len(table.items()[0])
+        for port in range(before, before + (count if there is None else there)):
+            table.update({"sport": port, "protocol": 17}, {"last_seen": 0})
+
+    def count(self, reason: int, more: int) -> None:
+        counters = self.open["counters"]
+        value = counters.lookup(2 * reason).copy()
+        value["packets"][0] += more
+        counters.update_batch([2 * reason], value.reshape(1, -1))
+
+
+@pytest.fixture
+def maps() -> Iterator[Maps]:
+    made = Maps()
+    yield made
+    for each in made.open.values():
+        each.close()
+
+
+@pytest.fixture
+def collector(maps: Maps, monkeypatch: pytest.MonkeyPatch) -> Collector:
+    """One for which nothing ever expires."""
+    monkeypatch.setattr("axoneme.core.datapath.conntrack.ticks", lambda now: 0)
+    published: list[Any] = []
+    return Collector(cast(Datapath, maps), TimeoutSettings(), published.append)
+
+
+async def test_entries_that_gave_way_are_counted_and_shown(maps: Maps, collector: Collector) -> None:
+    maps.enter(10)
+    await collector.collect()
+    assert (collector.evicted, collector.health().level) == (0, Level.OK)
+    maps.enter(20, there=5)
+    await collector.collect()
+    assert collector.evicted == 15
+    health = collector.health()
+    assert health.level is Level.DEGRADED
+    assert "connection table IPv4 is full: 15 of 64 entries, 15 gave way so far" in health.reason
+    assert "datapath.conntrack_entries" in health.reason
+    await collector.collect()
+    assert (collector.evicted, collector.health().level) == (15, Level.OK)
+
+
+async def test_entries_that_programs_took_back_did_not_give_way(maps: Maps, collector: Collector) -> None:
+    maps.enter(10)
+    await collector.collect()
+    maps.enter(5, there=0)
+    maps.count(FORGOTTEN, 5)
+    await collector.collect()
+    assert (collector.evicted, collector.health().level) == (0, Level.OK)
+
+
+async def test_a_table_of_another_size_is_no_eviction(maps: Maps, collector: Collector) -> None:
+    maps.enter(10)
+    await collector.collect()
+    maps.enter(5, there=2)
+    await collector.collect()
+    assert collector.evicted == 3
+    old = maps.open["connections4"]
+    maps.open["connections4"] = Map.create(maps.kernel, old.spec)
+    old.close()
+    await collector.collect()
+    assert (collector.evicted, collector.health().level) == (3, Level.OK)
+    maps.enter(4, there=0)
+    await collector.collect()
+    assert collector.evicted == 7
