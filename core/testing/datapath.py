@@ -64,11 +64,13 @@ class Outcome:
 
     :ivar frame: its bytes afterwards.
     :ivar events: the records that the program wrote.
+    :ivar mark: the packet's mark afterwards.
     """
 
     action: Action
     frame: bytes
     events: np.ndarray[Any, Any]
+    mark: int = 0
 
     @property
     def reason(self) -> str | None:
@@ -228,20 +230,33 @@ class DatapathBench:
         key = {"length": network.prefixlen, "address": {"a": words}}
         self.map(f"ipcache{network.version}").update(key, {"identity": identity})
 
-    def run(self, point: str, frame: bytes, *, sender: str | int = 1, repeat: int = 1) -> Outcome:
-        """One packet through one program. `sender` is a workload's name, or an interface index."""
+    def run(
+        self, point: str, frame: bytes, *, sender: str | int = 1, repeat: int = 1, **context: Any
+    ) -> Outcome:
+        """One packet through one program.
+
+        :param sender: a workload's name, or an interface index: where the program is attached.
+        :param context: further fields of `struct __sk_buff`, such as `mark` and `ingress_ifindex`, where it came in.
+        """
         self.ring.read()
-        done = self._run(point, frame, sender, repeat)
-        return Outcome(action=Action(done.verdict), frame=done.packet, events=self.ring.read())
+        done = self._run(point, frame, sender, repeat, **context)
+        return Outcome(
+            action=Action(done.verdict),
+            frame=done.packet,
+            events=self.ring.read(),
+            mark=int(done.context["mark"]),
+        )
 
     def time(self, point: str, frame: bytes, *, sender: str | int = 1, repeat: int = 1_000_000) -> int:
         """The mean time of a run in ns."""
         return self._run(point, frame, sender, repeat).duration
 
-    def _run(self, point: str, frame: bytes, sender: str | int, repeat: int) -> TestOutcome:
+    def _run(
+        self, point: str, frame: bytes, sender: str | int, repeat: int, **context: Any
+    ) -> TestOutcome:
         ifindex = self.link(sender) if isinstance(sender, str) else sender
         program = self.program(point).main
-        return self.inside(lambda: run_skb(program, frame, repeat=repeat, ifindex=ifindex))
+        return self.inside(lambda: run_skb(program, frame, repeat=repeat, ifindex=ifindex, **context))
 
 
 def _make_link(name: str) -> int:
