@@ -202,8 +202,10 @@ def test_it_counts_real_traffic_and_leaves_nothing(
     assert "default/" in table
     assert len(table.splitlines()) == 2
     assert "axoneme_packet_counter_packets_total" in installation.axoneme("metrics")
-    stages = [stage for row in installation.answer("datapath", "show") for stage in row["stages"]]
-    assert {(stage["plugin"], stage["stage"]) for stage in stages} == {(PLUGIN, "count")}
+    shown = {row["attach_point"]: row["steps"] for row in installation.answer("datapath", "show")}
+    assert {step["step"] for point in before for step in shown[point] if step["plugin"] == PLUGIN} == {
+        "count"
+    }
 
     installation.call("workload.remove", name="server")
     assert counts(installation).keys() == {"default/client"}
