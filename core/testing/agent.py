@@ -68,6 +68,9 @@ class FakeCompiler:
     async def locate(self, composition: Composition, program: str, instruction: int) -> Where | None:
         return None
 
+    async def cost(self, composition: Composition) -> Mapping[str, int]:
+        return {}
+
     def _one(self, composition: Composition) -> Bytecode:
         for text, where in self.refuse.items():
             if text in composition.text:

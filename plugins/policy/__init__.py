@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from axoneme.core.datapath.maps import MapSpec
 from axoneme.core.hooks import hookimpl
 from axoneme.core.plugin import PluginContext
 from axoneme.core.records import (
@@ -25,6 +24,8 @@ from axoneme.core.records import (
 
 if TYPE_CHECKING:
     import click
+
+    from axoneme.core.datapath.maps import MapSpec
 
 _STAGES = Path(__file__).parent / "stages"
 

@@ -171,8 +171,8 @@ async def test_large_dumps_come_in_pieces(kit: AgentKit) -> None:
 
 async def test_the_composed_order_is_shown(kit: AgentKit, ask: Ask) -> None:
     points = {row["attach_point"]: row for row in await ask("datapath.show")}
-    stages = points["from_workload"]["stages"]
-    assert [(s["plugin"], s["stage"], s["phase"], s["runs"]) for s in stages] == [
+    steps = points["from_workload"]["steps"]
+    assert [(s["plugin"], s["step"], s["phase"], s["runs"]) for s in steps if s["plugin"] == "sample"] == [
         ("sample", "count", "observe", "every")
     ]
     assert points["from_workload"]["attached"] == ["from_workload-1"]
