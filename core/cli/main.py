@@ -164,7 +164,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except SystemExit as stop:
-        if isinstance(stop.__context__, BrokenPipeError):
+        if type(sys.stdout).__name__ == "_PacifyFlushWrapper":
             return 0  # `axoneme … | head` has seen enough; click makes a failure of that
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except Exception as error:  # noqa: BLE001 - the last place where anything can be said
