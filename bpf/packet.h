@@ -39,3 +39,12 @@ struct F(packet) {
 	struct endpoint *source;       /* the workload of this node with that address, or NULL */
 	struct endpoint *destination;
 };
+
+/*
+ * Whom this packet is from and for, in a stage that runs for every packet: on the established path only the connection's
+ * entry knows, and it is not copied, because most programs don't want it and it is on another cache line.
+ */
+#undef SOURCE_ENDPOINT
+#undef DESTINATION_ENDPOINT
+#define SOURCE_ENDPOINT ((u32)(p->conn ? p->conn->source_endpoint : p->source_endpoint))
+#define DESTINATION_ENDPOINT ((u32)(p->conn ? p->conn->destination_endpoint : p->destination_endpoint))

@@ -38,7 +38,8 @@ from axoneme.core.supervisor import Clock, ServiceState, Supervised, Supervisor,
 if TYPE_CHECKING:
     from axoneme.core.api.server import Server
     from axoneme.core.builtin import CoreParts
-    from axoneme.core.datapath.build import Build
+    from axoneme.core.contributions import Contributions
+    from axoneme.core.datapath.build import Blueprint, Build
     from axoneme.core.datapath.datapath import Datapath
     from axoneme.core.state.ingest import FolderSource
     from axoneme.core.state.table import State
@@ -290,20 +291,42 @@ class Agent:
         """
         datapath = self._running().datapath
         while True:
-            given = assembly.contributions
-            blueprint = datapath.blueprint(
-                [(p.plugin, p.record) for p in given.stages],
-                [p.record for p in given.maps if p.plugin != CORE],
-                [p.record for p in given.drop_reasons if p.plugin != CORE],
-            )
             try:
-                return assembly, await datapath.build(blueprint)
+                return assembly, await datapath.build(self._blueprint(assembly.contributions))
             except AxonemeError as error:
-                name = blamed(error, assembly.manager.enabled)
-                if name is None or (tolerated is not None and name not in tolerated):
+                named = blamed(error, assembly.manager.enabled)
+                names = [named] if named is not None else await self._suspects(assembly)
+                if not names or (tolerated is not None and not set(names) <= set(tolerated)):
                     raise
-                assembly.manager.fail(name, error)
+                for name in names:
+                    assembly.manager.fail(name, error)
                 assembly = assembly.without_failed()
+
+    def _blueprint(self, given: Contributions) -> Blueprint:
+        return self._running().datapath.blueprint(
+            [(p.plugin, p.record) for p in given.stages],
+            [p.record for p in given.maps if p.plugin != CORE],
+            [p.record for p in given.drop_reasons if p.plugin != CORE],
+        )
+
+    async def _suspects(self, assembly: Assembly) -> list[str]:
+        """The plugins without which the programs can be built, when no error says whose fault it is.
+
+        A stage may use up the stack that all share, and then the error is about somebody else's line. Required plugins are
+        not suspected: without them the agent would not start anyway.
+        """
+        enabled, manager = assembly.manager.enabled, assembly.manager
+        with_stages = {provided.plugin for provided in assembly.contributions.stages}
+        optional = [name for name in enabled if name in with_stages and not manager.is_required(name)]
+        for suspects in (*([name] for name in optional), optional):
+            rest = assembly.contributions.only(name for name in enabled if name not in suspects)
+            try:
+                build = await self._running().datapath.build(self._blueprint(rest))
+            except AxonemeError:
+                continue
+            build.close(keep=self._running().datapath.active)
+            return suspects
+        return []
 
     # Reloading
 

@@ -118,6 +118,17 @@ async def test_a_plugin_whose_c_does_not_compile_is_left_out() -> None:
         assert plugins[1].events == ["start 8"]
 
 
+async def test_a_plugin_whose_c_breaks_somebody_elses_line_is_found_by_leaving_it_out() -> None:
+    platform = FakePlatform()
+    platform.compiler.refuse["TOO_MUCH"] = Where("bpf/classify.h", 200)
+    plugins = [Sample("bad"), Sample("good"), Sample("worse")]
+    values = plugin_values("bad", stage="/* TOO_MUCH */")
+    async with AgentKit(plugins, values, platform=platform) as kit:
+        manager = kit.agent.generation.assembly.manager  # type: ignore[union-attr]
+        assert manager.failed == {"bad": "bpf/classify.h:200: the compiler refuses it"}
+        assert manager.enabled == ["good", "worse"]
+
+
 async def test_a_service_that_fails_does_not_stop_the_others() -> None:
     good = Sample("good")
     async with AgentKit([Sample("bad"), good], plugin_values("bad", fail="service")) as kit:

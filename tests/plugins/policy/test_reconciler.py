@@ -15,6 +15,7 @@ import yaml
 
 from axoneme.core.datapath import abi
 from axoneme.core.datapath.maps import Map
+from axoneme.core.events.rules import RULES
 from axoneme.core.records import Level
 from axoneme.core.state.document import At, Document
 from axoneme.core.state.resources import RESOURCES, Kinds, Resource, read_resource
@@ -30,7 +31,6 @@ from axoneme.plugins.policy.kinds import resource_kinds
 from axoneme.plugins.policy.maps import PolicyMaps, specs
 from axoneme.plugins.policy.model import Direction
 from axoneme.plugins.policy.reconciler import PolicyReconciler
-from axoneme.core.events.rules import RULES
 from axoneme.plugins.policy.tables import NO_SUBJECT
 
 BACKEND = """
