@@ -69,7 +69,7 @@ class CoreParts:
         )
         # Of the datapath it uses only `map`; the context's works before the first build is active, too.
         self.collector = Collector(
-            cast("Datapath", context), context.settings.datapath.timeouts, agent.events.publish
+            cast("Datapath", context), lambda: context.settings.datapath.timeouts, agent.events.publish
         )
 
     @classmethod

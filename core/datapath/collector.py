@@ -36,11 +36,12 @@ class TableState:
 class Collector:
     """Looks through both connection tables again and again.
 
+    :param settings: asked again at each pass, since a reload may change them.
     :param publish: gets the `close` records of connections that ended by silence.
     """
 
     datapath: Datapath
-    settings: TimeoutSettings
+    settings: Callable[[], TimeoutSettings]
     publish: Callable[[Any], None]
     tables: dict[int, TableState] = field(factory=lambda: {4: TableState(), 6: TableState()})
     _baseline: int | None = None
@@ -54,31 +55,42 @@ class Collector:
         ready()
         while True:
             await self.collect()
-            await asyncio.sleep(self.settings.gc_interval)
+            await asyncio.sleep(self.settings().gc_interval)
 
     async def collect(self) -> None:
         """One pass over both tables."""
+        before, ids, timeouts = self._counts(), [], timeouts_of(self.settings())
         for family, state in self.tables.items():
             table = self.datapath.map(f"connections{family}")
-            done = await asyncio.to_thread(collect, table, timeouts_of(self.settings), family=family)
+            ids.append(table.id)
+            done = await asyncio.to_thread(collect, table, timeouts, family=family)
             state.capacity, state.entries = table.spec.max_entries, done.entries
             state.expired += done.expired
             self._deleted += done.expired
             self.publish(done.closed)
-        self._count_evictions()
+        self._count_evictions(before, self._counts(), ids)
 
-    def _count_evictions(self) -> None:
-        """Entries that programs made, less those taken back, expired or still there: those that had to give way."""
+    def _counts(self) -> tuple[int, int]:
+        """How many entries programs have made so far, and taken back."""
         counters = self.datapath.map("counters")
-        made = sum(int(counters.lookup(2 * ENTERED + d)["packets"].sum()) for d in (0, 1))
-        forgotten = sum(int(counters.lookup(2 * FORGOTTEN + d)["packets"].sum()) for d in (0, 1))
-        live = sum(state.entries for state in self.tables.values())
-        balance = made - forgotten - live - self._deleted
-        ids = [self.datapath.map(f"connections{family}").id for family in self.tables]
+        made, forgotten = (
+            sum(int(counters.lookup(2 * slot + direction)["packets"].sum()) for direction in (0, 1))
+            for slot in (ENTERED, FORGOTTEN)
+        )
+        return made, forgotten
+
+    def _count_evictions(self, before: tuple[int, int], after: tuple[int, int], ids: list[int]) -> None:
+        """Entries that programs made, less those taken back, expired or still there: those that had to give way.
+
+        Programs go on during a pass, so there are two bounds for the number that are missing. What is missing at first
+        is the upper one and afterwards the lower one: nothing is ever called evicted that was not.
+        """
+        gone = sum(state.entries for state in self.tables.values()) + self._deleted
+        least, most = before[0] - after[1] - gone, after[0] - before[1] - gone
         if self._baseline is None or ids != self._ids:
             # A new table, of another size: what it does not have of the old one was not evicted.
-            self._baseline, self._ids = balance - self._evicted, ids
-        evicted = max(balance - self._baseline, self._evicted)
+            self._baseline, self._ids = most - self._evicted, ids
+        evicted = max(least - self._baseline, self._evicted)
         self._giving_way = evicted > self._evicted
         if self._giving_way:
             fullest = max(self.tables.values(), key=lambda state: state.entries)

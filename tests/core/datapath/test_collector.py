@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from axoneme.core.datapath import conntrack
 from axoneme.core.datapath.abi import core_maps
 from axoneme.core.datapath.collector import Collector
 from axoneme.core.datapath.datapath import Datapath
@@ -56,7 +57,7 @@ def collector(maps: Maps, monkeypatch: pytest.MonkeyPatch) -> Collector:
     """One for which nothing ever expires."""
     monkeypatch.setattr("axoneme.core.datapath.conntrack.ticks", lambda now: 0)
     published: list[Any] = []
-    return Collector(cast(Datapath, maps), TimeoutSettings(), published.append)
+    return Collector(cast(Datapath, maps), TimeoutSettings, published.append)
 
 
 async def test_entries_that_gave_way_are_counted_and_shown(maps: Maps, collector: Collector) -> None:
@@ -80,6 +81,24 @@ async def test_entries_that_programs_took_back_did_not_give_way(maps: Maps, coll
     maps.enter(5, there=0)
     maps.count(FORGOTTEN, 5)
     await collector.collect()
+    assert (collector.evicted, collector.health().level) == (0, Level.OK)
+
+
+async def test_what_programs_do_during_a_pass_is_no_eviction(
+    maps: Maps, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Entries are made and taken back between the look at the table and those at the counters."""
+
+    def collect(table: Map, *given: Any, **options: Any) -> Any:
+        done = conntrack.collect(table, *given, **options)
+        maps.enter(3)
+        maps.enter(4, there=0)
+        maps.count(FORGOTTEN, 4)
+        return done
+
+    monkeypatch.setattr("axoneme.core.datapath.collector.collect", collect)
+    for _ in range(4):
+        await collector.collect()
     assert (collector.evicted, collector.health().level) == (0, Level.OK)
 
 
