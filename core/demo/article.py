@@ -120,12 +120,7 @@ def flows(apps: Iterable[App] = APPS) -> Iterator[Flow]:
                     yield from (Flow(source.name, destination.name, port, family) for family in (4, 6))
 
 
-def expected(flow: Flow, active: Collection[str], statements: Iterable[Statement] = STATEMENTS) -> str:
+def expected(flow: Flow, active: Collection[str]) -> str:
     """What must become of a request when these resource files are in force: `allowed` or `dropped`."""
-    concerned = [each for each in statements if each.file in active and each.speaks_of(flow)]
+    concerned = [each for each in STATEMENTS if each.file in active and each.speaks_of(flow)]
     return ALLOWED if all(each.allows(flow) for each in concerned) else DROPPED
-
-
-def concerned(flow: Flow, active: Collection[str], statements: Iterable[Statement] = STATEMENTS) -> bool:
-    """Whether anything that is in force speaks of it at all."""
-    return any(each.file in active and each.speaks_of(flow) for each in statements)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import shutil
 import sys
@@ -36,6 +37,10 @@ class Row:
     @property
     def ok(self) -> bool:
         return all(verdict.ok for verdict in self.verdicts)
+
+    def decided(self) -> bool:
+        """Whether a policy had a say."""
+        return any(verdict.decisions for verdict in self.verdicts)
 
     def cells(self) -> tuple[str, ...]:
         first = self.verdicts[0]
@@ -85,8 +90,15 @@ def summary(result: Result) -> str:
         f", {other} neither" if other else ""
     )
     wrong = [verdict for verdict in result.verdicts if not verdict.ok]
-    judgement = "all as the article says" if not wrong else f"{len(wrong)} NOT as the article says"
+    norm = "as the article says" if result.active else "as expected where no policy is in force"
+    judgement = f"all {norm}" if not wrong else f"{len(wrong)} NOT {norm}"
     return f"{len(seen)} requests in {result.seconds:.1f} s: {counts}; {judgement}"
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """A line for whoever is still listening: a closed pipe or terminal must not keep a demo from cleaning up."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=err)
 
 
 class Lines:
@@ -95,7 +107,7 @@ class Lines:
     :param write: gets each line.
     """
 
-    def __init__(self, write: Callable[[str], None] = click.echo, *, table: bool = True) -> None:
+    def __init__(self, write: Callable[[str], None] = say, *, table: bool = True) -> None:
         self._write = write
         self._table = table
         self._pairs = Pairs()
@@ -165,7 +177,8 @@ class Terminal:
     def result(self, result: Result) -> None:
         self.close()
         self._console.print()
-        self._console.print(_table(rows(result.verdicts)))
+        # What the policies decided comes last: that is what stays on a small screen.
+        self._console.print(_table(sorted(rows(result.verdicts), key=Row.decided)))
         for line in differing(result):
             self._console.print(line, style="bold red", highlight=False)
         style = "bold green" if result.ok else "bold red"

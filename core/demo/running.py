@@ -84,8 +84,11 @@ class Demo:
         self._compiled: list[str] = []
         self._no_plugins = no_plugins
 
-    async def run(self, then: Callable[[], object] | None = None) -> None:
-        """Shows everything; returns when it is shown or, with `then`, calls it and goes on until it is cancelled."""
+    async def run(self, conclude: Callable[[Result], bool] = lambda result: False) -> None:
+        """Shows everything.
+
+        :param conclude: is called with the result while all of it still runs; whether to go on until cancelled.
+        """
         agent = Agent(self._config, platform=self._platform, no_plugins=self._no_plugins)
         self._display.step("agent", f"{self._config.settings.agent.name} is starting")
         async with agent, Servers() as servers:
@@ -102,8 +105,7 @@ class Demo:
                 seconds=time.monotonic() - begin,
             )
             self._display.result(self.result)
-            if then is not None:
-                then()
+            if conclude(self.result):
                 await asyncio.Event().wait()
 
     def _compiling(self, point: str) -> None:

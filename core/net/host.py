@@ -14,6 +14,9 @@ ADDRESS_GROUPS = 0x10 | 0x100
 _RP_FILTER = "net/ipv4/conf/all/rp_filter"
 _FORWARDING = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
 
+#: All that `prepare_host` may change.
+SYSCTLS = (*_FORWARDING, _RP_FILTER)
+
 
 def prepare_host() -> list[str]:
     """Turns forwarding on for both families; returns the sysctls that had to be changed.

@@ -28,13 +28,13 @@ def command(session: Session, keep: bool, name: str, output: str) -> int:
     It needs root. The machine's configuration file is not used; the environment and --set are.
     """
     from axoneme.core.demo.place import Place
-    from axoneme.core.demo.show import show
+    from axoneme.core.demo.show import Options, show
 
-    return show(
-        Place(name),
+    options = Options(
         keep=keep,
         output=output,
         sets=session.sets,
         no_plugins=session.no_plugins,
         verbose=session.verbose,
     )
+    return show(Place(name), options)
