@@ -72,7 +72,9 @@ def connection_numbers(keys: Rows) -> Rows:
     A sum of the mixed ends and not a comparison of them, so that it needs no branch per row. Two connections share one
     with a probability of 2^-64 per pair; such a pair would merely expire together.
     """
-    words = np.ascontiguousarray(keys).view(np.uint8).reshape(len(keys), -1).astype(np.uint64)
+    words = (
+        np.ascontiguousarray(keys).view(np.uint8).reshape(len(keys), keys.dtype.itemsize).astype(np.uint64)
+    )
     address = (words.shape[1] - 8) // 2
     source = np.concatenate([words[:, :address], words[:, 2 * address : 2 * address + 2]], axis=1)
     destination = np.concatenate(
@@ -104,7 +106,9 @@ def expired_mask(keys: Rows, values: Rows, timeouts: Timeouts, now: int) -> Rows
     starts = np.flatnonzero(np.diff(group[order], prepend=-1))
     # Entries are touched while they are read: an age below zero is zero.
     age = np.maximum((np.uint32(now) - values["last_seen"]).astype(np.uint32).view(np.int32), 0)
-    idle = np.minimum.reduceat(age[order], starts) * (1 << TICK_SHIFT) / 1e9
+    idle = np.minimum.reduceat(age[order], starts) * (
+        (1 << TICK_SHIFT) / 1e9
+    )  # a float: seconds, and no overflow
     closing = np.bitwise_or.reduceat(_closing(values)[order], starts)
     answered = np.minimum.reduceat(values["packets"][order], starts) > 0
     answered &= np.diff(np.append(starts, len(order))) > 1
