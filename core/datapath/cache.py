@@ -87,11 +87,14 @@ def _touch(path: Path) -> None:
 
 def _encode(programs: Mapping[str, bytes]) -> bytes:
     body = b"".join(programs.values())
-    head = {
-        "programs": [[name, len(code)] for name, code in programs.items()],
-        "sha256": hashlib.sha256(body).hexdigest(),
-    }
+    sizes = [(name, len(code)) for name, code in programs.items()]
+    head = {"programs": sizes, "sha256": _checksum(sizes, body)}
     return json.dumps(head).encode() + b"\n" + body
+
+
+def _checksum(sizes: list[tuple[str, int]], body: bytes) -> str:
+    """Of the names as well: a program under a damaged name would not be missed, but missing."""
+    return hashlib.sha256(json.dumps(sizes).encode() + b"\n" + body).hexdigest()
 
 
 def _decode(content: bytes) -> dict[str, bytes] | None:
@@ -101,9 +104,7 @@ def _decode(content: bytes) -> dict[str, bytes] | None:
         sizes = [(str(name), int(size)) for name, size in fields["programs"]]
     except (ValueError, KeyError, TypeError):
         return None
-    if hashlib.sha256(body).hexdigest() != fields.get("sha256") or sum(size for _, size in sizes) != len(
-        body
-    ):
+    if _checksum(sizes, body) != fields.get("sha256") or sum(size for _, size in sizes) != len(body):
         return None
     programs, start = {}, 0
     for name, size in sizes:
