@@ -21,7 +21,7 @@ from axoneme.core.api.wire import (
     RequestError,
     decode,
     encode,
-    error_to_json,
+    encode_error,
 )
 from axoneme.core.errors import (
     AxonemeError,
@@ -40,6 +40,9 @@ _log = logs.get(__name__)
 GRACE: Final = 1.0
 #: The longest path that a unix socket's address holds (sun_path in unix(7), with its final zero).
 _LONGEST_PATH: Final = 107
+
+#: Bytes of an error in the answer's metadata, which gRPC limits to 8 KiB in all.
+METADATA: Final = 5000
 
 #: gRPC status codes by error class, the first that fits.
 _CODES: Final = (
@@ -181,5 +184,5 @@ async def _abort(grpc: Any, context: Any, method: ApiMethod, error: Exception) -
         _log.error("API method failed", method=method.name, error=error)
         error = AxonemeError(f"{method.name} failed: {logs.describe(error)}", hint="see the agent's log")
     code = next((code for kinds, code in _CODES if isinstance(error, kinds)), "UNKNOWN")
-    metadata = ((ERROR_KEY, encode(error_to_json(error))[:7000]),)
-    await context.abort(getattr(grpc.StatusCode, code), str(error)[:1000], metadata)
+    metadata = ((ERROR_KEY, encode_error(error, METADATA)),)
+    await context.abort(getattr(grpc.StatusCode, code), str(error)[:300], metadata)

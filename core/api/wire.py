@@ -61,6 +61,19 @@ def error_to_json(error: AxonemeError) -> dict[str, Any]:
     }
 
 
+def encode_error(error: AxonemeError, room: int) -> bytes:
+    """The error in at most `room` bytes: of a long log the end stays, which says what was wrong."""
+    value = error_to_json(error)
+    log, message = (value["log"] or "")[-room:], value["message"][:room]
+    while len(encoded := encode({**value, "log": log, "message": message})) > room:
+        # A character takes up to six bytes; cutting for fewer would cut too much.
+        excess = (len(encoded) - room) // 6 + 1
+        if not log and not message:
+            return encode({"type": value["type"], "message": "the error is too long to be told"})
+        log, message = log[excess:], message if log else message[:-excess]
+    return encoded
+
+
 def error_from_json(value: Mapping[str, Any]) -> AxonemeError:
     """The error as the client raises it, of its own class if that is one of those everybody knows."""
     from axoneme.core import errors

@@ -283,6 +283,11 @@ class Node:
         with self.client() as client:
             return client.call(method, **arguments)
 
+    def stream(self, method: str, /, **arguments: Any) -> Iterator[Any]:
+        """Answers of its API as they come."""
+        with self.client() as client:
+            yield from client.stream(method, **arguments)
+
     def axoneme(
         self, *arguments: str, code: int | None = 0, **environment: str
     ) -> subprocess.CompletedProcess[str]:

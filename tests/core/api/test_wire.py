@@ -6,9 +6,17 @@ from types import MappingProxyType
 
 import attrs
 import numpy as np
+import pytest
 
-from axoneme.core.api.wire import RequestError, decode, encode, error_from_json, error_to_json
-from axoneme.core.errors import AxonemeError, PluginError, Where
+from axoneme.core.api.wire import (
+    RequestError,
+    decode,
+    encode,
+    encode_error,
+    error_from_json,
+    error_to_json,
+)
+from axoneme.core.errors import AxonemeError, PluginError, VerifierError, Where
 from axoneme.core.records import Level
 
 
@@ -59,3 +67,21 @@ def test_an_error_of_a_plugins_own_class_is_still_an_axoneme_error() -> None:
 
     assert type(error_from_json(error_to_json(Own("x")))) is AxonemeError
     assert type(error_from_json({"type": "Where", "message": "x"})) is AxonemeError
+
+
+@pytest.mark.parametrize("size", [10, 5_000, 1_000_000])
+def test_of_a_long_log_the_end_arrives(size: int) -> None:
+    """Escaped characters count as what they become."""
+    error = VerifierError("rejected", log='"\n' * size + "the reason", where=Where("a.c", 7))
+    encoded = encode_error(error, 6000)
+    assert len(encoded) <= 6000
+    again = error_from_json(decode(encoded))
+    assert isinstance(again, VerifierError)
+    assert (again.message, again.where) == ("rejected", error.where)
+    assert again.log.endswith("the reason")
+
+
+def test_a_long_message_is_cut() -> None:
+    again = error_from_json(decode(encode_error(AxonemeError("x" * 9000, hint="y"), 6000)))
+    assert again.message.startswith("xxx")
+    assert again.hint == "y"
