@@ -49,6 +49,11 @@ class Session:
 
         return config.load(self.file, sets=self.sets)
 
+    def use(self, file: Path) -> None:
+        """Another configuration file than the one that was named before the command."""
+        self.file = file
+        self.__dict__.pop("config", None)
+
     @property
     def socket(self) -> Path:
         return self._socket or self.config.settings.agent.run_dir / "axoneme.sock"

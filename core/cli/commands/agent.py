@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from axoneme.core.cli.session import Session
 
 
 @click.command()
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The configuration file, as before the command.",
+)
 @click.pass_obj
-def command(session: Session) -> None:
+def command(session: Session, file: Path | None) -> None:
     """Run the agent in the foreground.
 
     Ctrl-C or SIGTERM stop it; traffic flows on under the last known state. SIGHUP, or a changed configuration file,
@@ -17,6 +26,8 @@ def command(session: Session) -> None:
     """
     from axoneme.core import daemon
 
+    if file is not None:
+        session.use(file)
     daemon.main(session.config, no_plugins=session.no_plugins, verbose=session.verbose)
 
 

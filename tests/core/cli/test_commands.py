@@ -260,3 +260,18 @@ def test_cleanup_asks(
     monkeypatch.setattr("sys.stdin", open(tmp_path / "empty", "w+"))  # noqa: SIM115 - closed with the process
     assert main.run(["--set", f"agent.state_dir={tmp_path}/s", "cleanup"]) == 130
     assert "Remove all that the agent" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_the_agent_takes_its_configuration_before_and_after_its_name(
+    before: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from axoneme.core import daemon
+
+    seen = []
+    monkeypatch.setattr(daemon, "main", lambda config, **options: seen.append(config.settings.agent.name))
+    file = tmp_path / "config.yaml"
+    file.write_text("agent: {name: other}\n")
+    option = ["--config", str(file)]
+    assert main.run([*option, "agent"] if before else ["agent", *option]) == 0
+    assert seen == ["other"]
