@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from axoneme.core.datapath.kernel import Kernel
 from axoneme.core.datapath.pins import Pins
+from axoneme.core.datapath.placement import cgroup_root
 from axoneme.core.datapath.syscall import SyscallKernel
 from axoneme.core.testing.fake_kernel import FakeKernel
 
@@ -89,3 +91,48 @@ def _veth(name: str, made: list[str]) -> int:
 
 def _remove(name: str) -> None:
     subprocess.run(["ip", "link", "delete", name], check=False, stderr=subprocess.DEVNULL)
+
+
+@pytest.fixture
+def remove_interface(kernel: Kernel) -> Callable[[int], None]:
+    """Removes an interface by its index."""
+
+    def remove(ifindex: int) -> None:
+        if isinstance(kernel, FakeKernel):
+            kernel.vanish(ifindex)
+        else:
+            _remove(socket.if_indextoname(ifindex))
+
+    return remove
+
+
+@pytest.fixture
+def cgroup(kernel: Kernel, tmp_path: Path) -> Iterator[Path]:
+    """A cgroup (version 2) of the test's own; a plain folder for the kernel in memory."""
+    if isinstance(kernel, FakeKernel):
+        (tmp_path / "cgroup").mkdir()
+        yield tmp_path / "cgroup"
+    else:
+        yield from _cgroup()
+
+
+@pytest.fixture
+def real_cgroup(running_kernel: Kernel) -> Iterator[Path]:
+    """`cgroup` for tests that only the running kernel can serve."""
+    yield from _cgroup()
+
+
+def _cgroup() -> Iterator[Path]:
+    folder = cgroup_root() / f"axoneme-test-{os.getpid()}-{next(_numbers)}"
+    folder.mkdir()
+    yield folder
+    folder.rmdir()
+
+
+@pytest.fixture
+def compiler() -> str:
+    """A C compiler, to ask it about layouts."""
+    found = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if found is None:
+        pytest.skip("no C compiler")
+    return found
