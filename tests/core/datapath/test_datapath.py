@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from uuid import uuid4
 
 import attrs
 import pytest
@@ -29,15 +28,6 @@ SETTINGS = DatapathSettings(conntrack_entries=1024, event_buffer=1 << 16)
 
 def stage(text: str = "STAGE(mark)\n{\n\tp->mark = 7;\n\treturn NEXT;\n}\n", name: str = "mark") -> Stage:
     return Stage(name=name, source=text, attach=("from_workload",), phase=Phase.DECIDE, runs=Runs.FIRST)
-
-
-@pytest.fixture
-def cgroup() -> Iterator[Path]:
-    """A cgroup of the test's own."""
-    folder = cgroup_root() / f"axoneme-test-{uuid4().hex[:8]}"
-    folder.mkdir()
-    yield folder
-    folder.rmdir()
 
 
 def make(kernel: Kernel, pins: Pins, settings: DatapathSettings = SETTINGS) -> Datapath:
@@ -253,17 +243,17 @@ async def test_clsact_when_it_is_forced(
 
 @pytest.mark.kernel
 async def test_a_socket_program_rules_over_its_cgroup_and_no_other(
-    running_kernel: Kernel, real_pins: Pins, cgroup: Path
+    running_kernel: Kernel, real_pins: Pins, real_cgroup: Path
 ) -> None:
     text = "STAGE(refuse)\n{\n\treturn TAKEN(0);\n}\n"
     refuse = Stage(name="refuse", source=text, attach=("sock_connect4",), phase=Phase.DECIDE)
-    datapath = make(running_kernel, real_pins, attrs.evolve(SETTINGS, cgroup=cgroup))
+    datapath = make(running_kernel, real_pins, attrs.evolve(SETTINGS, cgroup=real_cgroup))
     datapath.activate(await datapath.build(datapath.blueprint([("one", refuse)], [])))
     assert datapath.links.names() == ["sock_connect4-cgroup"]
-    assert await connect(cgroup) == "PermissionError"
+    assert await connect(real_cgroup) == "PermissionError"
     datapath.activate(await datapath.build(datapath.blueprint([], [])))
     assert datapath.links.names() == []
-    assert await connect(cgroup) == "ConnectionRefusedError"
+    assert await connect(real_cgroup) == "ConnectionRefusedError"
     datapath.close()
 
 
