@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -73,14 +74,13 @@ def show(results: Sequence[Result]) -> None:
 
     table = Table(box=None)
     table.add_column("figure", no_wrap=True)
-    table.add_column("what", no_wrap=True)
+    table.add_column("what")
     for column in ("limit", "median", "min", "max", ""):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for result in results:
         unit = result.figure.unit
         numbers = (result.figure.limit, result.median, min(result.samples), max(result.samples))
         mark = "[green]ok[/]" if result.ok else "[red]missed[/]"
         table.add_row(result.figure.name, result.figure.what, *(f"{n:,.5g} {unit}" for n in numbers), mark)
-    console = Console()
     # A log file is no terminal, but can be as wide as the table.
-    console.print(table, width=None if console.is_terminal else 160)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)

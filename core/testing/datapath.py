@@ -251,9 +251,7 @@ class DatapathBench:
         """The mean time of a run in ns."""
         return self._run(point, frame, sender, repeat).duration
 
-    def _run(
-        self, point: str, frame: bytes, sender: str | int, repeat: int, **context: Any
-    ) -> TestOutcome:
+    def _run(self, point: str, frame: bytes, sender: str | int, repeat: int, **context: Any) -> TestOutcome:
         ifindex = self.link(sender) if isinstance(sender, str) else sender
         program = self.program(point).main
         return self.inside(lambda: run_skb(program, frame, repeat=repeat, ifindex=ifindex, **context))
