@@ -118,7 +118,7 @@ INLINE int F(commit_new)(struct F(packet) *p, struct connection *fresh, struct F
 	F(turn)(p, fresh);
 	if (F(enter)(p, back_key, fresh))
 		return DROP(REASON_CT_MAP_INSERTION_FAILED);
-	F(event)(p, EVENT_NEW, 0, 0);
+	F(event)(p, EVENT_NEW, 0);
 	return NEXT;
 }
 

@@ -84,7 +84,7 @@ INLINE int F(finish)(struct F(packet) *p, int verdict)
 		F(forget)(p);
 		if (p->established && p->conn)
 			F(recall)(p, p->conn);
-		F(event)(p, EVENT_DROP, -verdict, 0);
+		F(event)(p, EVENT_DROP, -verdict);
 		return TC_ACT_SHOT;
 	}
 	if (verdict == DISCARD) {

@@ -50,7 +50,7 @@ INLINE void F(again)(struct F(packet) *p, struct connection *conn, struct connec
 	if (back)
 		F(reopen)(back, now, 0, 0);
 	F(recall)(p, conn);
-	F(event)(p, EVENT_NEW, 0, 0);
+	F(event)(p, EVENT_NEW, 0);
 }
 
 /*
