@@ -146,6 +146,11 @@ class Node:
     # The agent
 
     @property
+    def program(self) -> tuple[str, ...]:
+        """How a command of `axoneme` begins."""
+        return _PROGRAM
+
+    @property
     def pid(self) -> int:
         assert self.process is not None, "no agent was started"
         return self.process.pid
