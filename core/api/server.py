@@ -7,7 +7,7 @@ import grp
 import inspect
 import os
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +35,9 @@ from axoneme.core.errors import (
 from axoneme.core.records import ApiMethod
 
 _log = logs.get(__name__)
+
+#: Waits for something that goes on when nobody waits any more.
+Finish = Callable[[Awaitable[Any]], Awaitable[Any]]
 
 #: Seconds that calls under way have when the agent stops.
 GRACE: Final = 1.0
@@ -66,6 +69,7 @@ class Server:
         self._find = find
         self._group = group
         self._server: Any = None
+        self._underway: set[asyncio.Future[Any]] = set()
 
     async def start(self) -> None:
         """Listens. Raises `AxonemeError` when the path is too long or the group does not exist."""
@@ -82,7 +86,7 @@ class Server:
         options = [("grpc.max_receive_message_length", MAX_REQUEST), ("grpc.so_reuseport", 0)]
         options += [("grpc.max_send_message_length", MAX_ANSWER)]
         self._server = aio.server(options=options)
-        self._server.add_generic_rpc_handlers((_handler(grpc, self._find),))
+        self._server.add_generic_rpc_handlers((_handler(grpc, self._find, self._finish),))
         self._bind(owner)
         await self._server.start()
 
@@ -102,7 +106,23 @@ class Server:
 
     async def stop(self) -> None:
         await self._server.stop(GRACE)
+        if self._underway:
+            await asyncio.wait(self._underway, timeout=GRACE)
+        for work in self._underway:
+            work.cancel()
         self.path.unlink(missing_ok=True)
+
+    async def _finish(self, work: Awaitable[Any]) -> Any:
+        """Lets what was asked for come to its end, also when whoever asked goes away: a change is not made by halves."""
+        task = asyncio.ensure_future(work)
+        self._underway.add(task)
+        task.add_done_callback(self._forget)
+        return await asyncio.shield(task)
+
+    def _forget(self, work: asyncio.Future[Any]) -> None:
+        self._underway.discard(work)
+        if not work.cancelled() and (error := work.exception()) is not None:
+            _log.debug("API call failed", error=logs.describe(error))
 
 
 def _group_id(name: str) -> int:
@@ -114,7 +134,7 @@ def _group_id(name: str) -> int:
         raise ConfigError(f"there is no group {name!r}", hint="see agent.socket_group") from None
 
 
-def _handler(grpc: Any, find: Callable[[str], ApiMethod | None]) -> Any:
+def _handler(grpc: Any, find: Callable[[str], ApiMethod | None], finish: Finish) -> Any:
     """The generic handler: it knows no method by itself."""
 
     class Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -128,18 +148,18 @@ def _handler(grpc: Any, find: Callable[[str], ApiMethod | None]) -> Any:
                 if method.streams
                 else grpc.unary_unary_rpc_method_handler
             )
-            call = _stream(grpc, method) if method.streams else _unary(grpc, method)
+            call = _stream(grpc, method) if method.streams else _unary(grpc, method, finish)
             return make(call, request_deserializer=None, response_serializer=None)
 
     return Handler()
 
 
-def _unary(grpc: Any, method: ApiMethod) -> Callable[[bytes, Any], Any]:
+def _unary(grpc: Any, method: ApiMethod, finish: Finish) -> Callable[[bytes, Any], Any]:
     async def call(request: bytes, context: Any) -> bytes:
         try:
             result = method.call(**_arguments(method, request))
             if inspect.isawaitable(result):
-                result = await result
+                result = await finish(result)
             return encode(result)
         except Exception as error:
             await _abort(grpc, context, method, error)

@@ -178,3 +178,43 @@ async def test_what_cannot_be_listened_on(tmp_path: Path) -> None:
         await Server(tmp_path / ("x" * 120), METHODS.get).start()
     with pytest.raises(ConfigError, match="there is no group"):
         await Server(tmp_path / "s", METHODS.get, group="no-such-group").start()
+
+
+async def test_a_change_is_made_to_its_end_when_the_caller_goes_away(tmp_path: Path) -> None:
+    begun, may, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def change() -> None:
+        begun.set()
+        await may.wait()
+        done.set()
+
+    server = Server(tmp_path / "s.sock", {"change": ApiMethod(name="change", call=change)}.get)
+    await server.start()
+
+    def give_up() -> None:
+        with Client(server.path, timeout=0.2) as client, pytest.raises(AxonemeError):
+            client.call("change")
+
+    await asyncio.to_thread(give_up)
+    assert begun.is_set()
+    may.set()
+    await asyncio.wait_for(done.wait(), 10)
+    await server.stop()
+
+
+async def test_what_is_under_way_does_not_keep_the_server_from_stopping(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("axoneme.core.api.server.GRACE", 0.05)
+    server = Server(tmp_path / "s.sock", {"wait": ApiMethod(name="wait", call=asyncio.Event().wait)}.get)
+    await server.start()
+
+    def ask() -> None:
+        with Client(server.path, timeout=10) as client, pytest.raises(AxonemeError):
+            client.call("wait")
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(asyncio.to_thread(ask))
+        while not server._underway:  # noqa: ASYNC110 - it has no event for that
+            await asyncio.sleep(0.01)
+        await server.stop()
