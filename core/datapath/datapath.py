@@ -274,13 +274,14 @@ class Datapath:
 
     def counters(self) -> list[dict[str, Any]]:
         """Packets and bytes by reason and direction, summed over the CPUs; only those that ever counted."""
-        names = {reason.number: reason for reason in (self._build.blueprint.reasons if self._build else ())}
+        known = self._build.blueprint.reasons if self._build else ()
+        names = reasons.SLOTS | {reason.number: reason.name for reason in known}
         keys, values = self.map("counters").items()
         totals = {field: values[field].sum(axis=1) for field in ("packets", "bytes")}
         return [
             {
                 "number": int(key) // 2,
-                "reason": names[int(key) // 2].name if int(key) // 2 in names else "",
+                "reason": names.get(int(key) // 2, ""),
                 "direction": "egress" if int(key) % 2 else "ingress",
                 "packets": int(totals["packets"][row]),
                 "bytes": int(totals["bytes"][row]),

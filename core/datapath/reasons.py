@@ -19,6 +19,7 @@ LOST_EVENTS = 0
 FORWARDED = 1
 ENTERED = 2
 FORGOTTEN = 3
+SLOTS = {LOST_EVENTS: "LOST_EVENTS", FORWARDED: "FORWARDED", ENTERED: "ENTERED", FORGOTTEN: "FORGOTTEN"}
 
 #: Reasons are below this; the counters have a slot for each, per direction.
 LIMIT = 512
