@@ -1,0 +1,62 @@
+"""What README.md shows exists: its links, its commands and their options, its policy, its program."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from axoneme.core.cli.main import cli
+from axoneme.core.state.resources import Kinds, read_resource
+from axoneme.core.state.yamlio import load
+from axoneme.plugins.policy.kinds import resource_kinds
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
+
+
+def commands() -> Iterator[str]:
+    for block in blocks("sh"):
+        for line in block.splitlines():
+            if line.startswith("axoneme "):
+                yield line.partition(" #")[0].strip()
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", TEXT))))
+def test_links_lead_somewhere(target: str) -> None:
+    assert (ROOT / target).exists()
+
+
+@pytest.mark.parametrize("line", sorted(set(commands())))
+def test_commands_are_there_with_these_options(line: str) -> None:
+    """Parsed as the program would, and not executed. Commands of plugins need a configuration that enables them."""
+    words = shlex.split(line)[1:]
+    context = click.Context(cli, info_name="axoneme", obj=None)
+    context.params = {"sets": ("plugins.enabled=[policy]",)}
+    command: click.Command = cli
+    while isinstance(command, click.Group):
+        name, words = words[0], words[1:]
+        found = command.get_command(context, name)
+        assert found is not None, f"there is no command {name}"
+        command, context = found, click.Context(found, info_name=name, parent=context)
+    command.parse_args(context, words)
+
+
+def test_the_policy_is_valid() -> None:
+    [text] = blocks("yaml")
+    [document] = load(text, "web.yaml")
+    resource = read_resource(document, Kinds(resource_kinds()), source="test").resource
+    assert resource.problems == ()
+
+
+def test_the_program_is_one() -> None:
+    [text] = blocks("python")
+    compile(text, "README.md", "exec")
