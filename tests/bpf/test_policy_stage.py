@@ -11,7 +11,7 @@ from packet_world import World, dropped, only, populate
 from axoneme.core.datapath.abi import EventType
 from axoneme.core.records import Phase, Stage
 from axoneme.core.testing.datapath import Action, DatapathBench
-from axoneme.core.testing.packets import SYN
+from axoneme.core.testing.packets import SYN, UDP, fragments
 from axoneme.plugins import policy
 from axoneme.plugins.policy.config import PolicyConfig
 from axoneme.plugins.policy.maps import PolicyMaps, specs
@@ -177,9 +177,13 @@ def test_replies_need_no_rule_of_their_own(world: Policies) -> None:
     world.bench.revision = 2
     assert world.send(world.tcp("b", "a", sport=80, dport=40000)).action is Action.REDIRECT
     assert world.connection("a", "b")["revision"] == 2
-    error = world.error("b", "a", world.tcp("a", "b"))
-    world.bench.revision = 3
-    assert world.send(error).action is Action.REDIRECT
+    errors = {
+        3: world.error("b", "a", world.tcp("a", "b")),
+        4: world.error("a", "b", world.tcp("b", "a", sport=80, dport=40000)),
+    }
+    for revision, error in errors.items():
+        world.bench.revision = revision
+        assert world.send(error).action is Action.REDIRECT
     assert dropped(world.send(world.tcp("b", "a", SYN, sport=80, dport=40000)), "POLICY_DENIED")
 
 
@@ -219,6 +223,27 @@ def test_a_whole_protocol(world: Policies) -> None:
     assert world.allowed(world.udp("a", "b", dport=9))
     assert world.allowed(world.udp("a", "b", dport=65535))
     assert not world.allowed(world.tcp("a", "b", SYN))
+
+
+def test_later_fragments_are_judged_by_the_first_ones_port(world: Policies) -> None:
+    """Also those that have to be decided anew."""
+    world.subjects(b=Flag.COMPUTED | INGRESS)
+    world.verdict(IN, Decision.ALLOW, 17, 53)
+    first, *later = fragments(world.frame("a", "b", UDP(40000, 53), bytes(40)), 16)
+    assert world.allowed(first)
+    for fragment in later:
+        world.bench.revision += 1
+        assert world.send(fragment).action is Action.REDIRECT
+
+
+def test_later_fragments_of_an_echo_are_judged_as_one(world: Policies) -> None:
+    protocol, request = (1, 8) if world.family == 4 else (58, 128)
+    world.subjects(b=Flag.COMPUTED | INGRESS)
+    world.verdict(IN, Decision.ALLOW, protocol, request)
+    first, later, *_ = fragments(world.echo("a", "b", data=bytes(40)), 16)
+    assert world.allowed(first)
+    world.bench.revision += 1
+    assert world.send(later).action is Action.REDIRECT
 
 
 def test_an_icmp_type_is_a_port(world: Policies) -> None:
