@@ -218,4 +218,3 @@ class DropReason:
     number: int
     name: str
     text: str
-

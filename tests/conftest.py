@@ -1,4 +1,4 @@
-"""What holds for all tests: none of them leaves the process's logging other than it found it."""
+"""What holds for all tests: no deadlines, and none of them leaves the process's logging other than it found it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says something about the machine, not about the code; `make bench` measures.
+settings.register_profile("axoneme", deadline=None)
+settings.load_profile("axoneme")
 
 
 @pytest.fixture(autouse=True)

@@ -80,7 +80,12 @@ class Connector:
         return await self.call((await self.network()).find_link, ifname) is None
 
     async def make_namespace(self, record: Record) -> None:
-        await self.call((await self.network()).make_namespace, record.netns.rpartition("/")[2])
+        network = await self.network()
+        try:
+            await self.call(network.make_namespace, record.netns.rpartition("/")[2])
+        except asyncio.CancelledError:  # it was made all the same, and the caller does not know
+            await self.call(network.delete_namespace, record.netns)
+            raise
 
     async def delete_namespace(self, record: Record) -> None:
         await self.call((await self.network()).delete_namespace, record.netns)
@@ -96,13 +101,22 @@ class Connector:
         netns = await self.call(open_workload_namespace, record.netns)
         try:
             check(netns.identity)
-            link = await self.call(network.connect, self._wiring(record), netns)
+            try:
+                link = await self.call(network.connect, self._wiring(record), netns)
+            except asyncio.CancelledError:  # as above
+                await self._forget_link(record)
+                raise
         finally:
             netns.close()
         device, inode = netns.identity
         return attrs.evolve(
             record, ifindex=link.ifindex, peer=link.peer, netns_device=device, netns_inode=inode
         )
+
+    async def _forget_link(self, record: Record) -> None:
+        made = await self.own_link(record)
+        if made is not None:
+            await self.disconnect(record, made.ifindex)
 
     async def activate(self, record: Record) -> None:
         """Brings an endpoint's interface up, with all that belongs to it; traffic can flow then."""

@@ -270,7 +270,7 @@ async def test_counts_of_workloads_that_are_gone_are_forgotten(plugin: ModuleTyp
 
 
 async def test_the_log_is_a_service_only_when_it_is_wanted(
-    plugin: ModuleType, table: Map, caplog: Any
+    plugin: ModuleType, table: Map, caplog: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = context(plugin, table, log_interval=0.001)
     add(given, 1)
@@ -278,7 +278,10 @@ async def test_the_log_is_a_service_only_when_it_is_wanted(
     service = next(one for one in plugin.axoneme_services(given) if one.name == "log")
     written = asyncio.Event()
     caplog.set_level("INFO")
-    caplog.handler.emit = lambda record: written.set() if record.getMessage() == "traffic" else None
+    # For this test only: the handler is that of all tests of the process.
+    monkeypatch.setattr(
+        caplog.handler, "emit", lambda record: written.set() if record.getMessage() == "traffic" else None
+    )
     async with asyncio.TaskGroup() as group:
         task = group.create_task(service.run(lambda: None))
         async with asyncio.timeout(5):
