@@ -16,7 +16,6 @@ from attrs import field, frozen
 if TYPE_CHECKING:
     import click
 
-    from axoneme.core.plugin import PluginContext
 
 #: The version of the contract in `axoneme.core.hooks`. It rises when a plugin written for the old one would break.
 API_VERSION = 1
