@@ -22,7 +22,7 @@ run: setup
 
 test:
 	@contrib/setup/setup.sh dev
-	@$(PYTHON) -m pytest $(ARGS)
+	@$(PYTHON) -m pytest -n auto --dist loadfile $(ARGS)
 
 bench: setup
 	@$(SUDO) $(PYTHON) contrib/bench/run.py $(ARGS)

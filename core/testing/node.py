@@ -166,7 +166,6 @@ class Node:
         return {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-            "PYTHONDONTWRITEBYTECODE": "1",
             "AXONEME_CONFIG": str(self.config),
         }
 
@@ -359,6 +358,9 @@ class Node:
         """Installs a plugin as a package of a third party, as pip would; returns the folder of its module."""
         module = plugin.replace("-", "_")
         site = self.folder / "site"
+        shutil.rmtree(
+            site / module, ignore_errors=True
+        )  # what Python compiled is told from the new one by seconds only
         for name, text in {"__init__.py": source, **(files or {})}.items():
             path = site / module / name
             path.parent.mkdir(parents=True, exist_ok=True)
