@@ -49,7 +49,8 @@ class DatapathMethods:
             raise RequestError(f"the entries of {name} cannot be read", hint="its kind has none")
         import asyncio
 
-        keys, values = await asyncio.to_thread(found.items)
+        with found.held():
+            keys, values = await asyncio.to_thread(found.items)
         for start in range(0, len(keys), CHUNK):
             end = min(start + CHUNK, len(keys))
             yield list(_entries(found, keys[start:end], values[start:end], cpus))

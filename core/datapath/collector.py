@@ -63,7 +63,8 @@ class Collector:
         for family, state in self.tables.items():
             table = self.datapath.map(f"connections{family}")
             ids.append(table.id)
-            done = await asyncio.to_thread(collect, table, timeouts, family=family)
+            with table.held():  # a reload may let go of it meanwhile
+                done = await asyncio.to_thread(collect, table, timeouts, family=family)
             state.capacity, state.entries = table.spec.max_entries, done.entries
             state.expired += done.expired
             self._deleted += done.expired

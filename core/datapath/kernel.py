@@ -9,6 +9,8 @@ from __future__ import annotations
 import enum
 import errno as _errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeAlias
@@ -305,6 +307,8 @@ class Handle:
     def __init__(self, kernel: Kernel, fd: int) -> None:
         self.kernel = kernel
         self._fd = fd
+        self._holders = 0
+        self._close_later = False
 
     @property
     def fd(self) -> int:
@@ -317,10 +321,27 @@ class Handle:
         return self._fd < 0
 
     def close(self) -> None:
-        """Gives the descriptor back. What is pinned or attached in the kernel stays there. May be called again."""
+        """Gives the descriptor back. What is pinned or attached in the kernel stays there. May be called again.
+
+        While somebody holds it (`held`), it is given back when he is done.
+        """
+        if self._holders:
+            self._close_later = True
+            return
         fd, self._fd = self._fd, -1
         if fd >= 0:
             self.kernel.close(fd)
+
+    @contextmanager
+    def held(self) -> Iterator[Self]:
+        """Keeps the descriptor open while another thread works with it: its number might be another object's by then."""
+        self._holders += 1
+        try:
+            yield self
+        finally:
+            self._holders -= 1
+            if self._close_later and not self._holders:
+                self.close()
 
     def __enter__(self) -> Self:
         return self

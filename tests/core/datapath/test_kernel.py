@@ -97,3 +97,13 @@ def test_programs_know_their_maps(kernel: Kernel) -> None:
         with Program.load(kernel, attributes) as program:
             assert program.info.map_ids == (used.id,)
             assert program.info.instructions == 4
+
+
+def test_what_somebody_holds_is_closed_when_he_is_done(kernel: Kernel) -> None:
+    spec = MapSpec("held", MapKind.HASH, u32, u32, 4)
+    table = Map.create(kernel, spec)
+    with table.held(), table.held():
+        table.close()
+        table.update(1, 2)
+        assert table.lookup(1) == 2
+    assert table.closed
