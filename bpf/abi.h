@@ -83,13 +83,18 @@ static long (*redirect_neigh)(u32 ifindex, void *neighbor, int size, u64 flags) 
 
 /* Time in connection entries: units of 2^24 ns (16.8 ms) of the monotonic clock, 32 bits, compared modulo 2^32. */
 #define TICK_SHIFT 24
-INLINE u32 ticks(void)
+INLINE u64 coarse_ns(void)
 {
 #if COARSE_CLOCK
-	return bpf_ktime_get_coarse_ns() >> TICK_SHIFT;
+	return bpf_ktime_get_coarse_ns();
 #else
-	return bpf_ktime_get_ns() >> TICK_SHIFT; /* before Linux 5.11; some 15 ns dearer */
+	return bpf_ktime_get_ns(); /* before Linux 5.11; some 30 ns dearer */
 #endif
+}
+
+INLINE u32 ticks(void)
+{
+	return coarse_ns() >> TICK_SHIFT;
 }
 
 /* One step of a program: its verdict, unless it is NEXT, ends it. Used by the generated functions only. */

@@ -14,7 +14,9 @@ INLINE void F(report)(struct F(packet) *p, u8 type, u32 reason, const struct con
 		count_lost();
 		return;
 	}
-	e->time = bpf_ktime_get_ns();
+	/* Drops may come in floods, and are cheap rather than precise: their clock is a jiffy coarse. Their order is the
+	 * ring's. */
+	e->time = type == EVENT_DROP ? coarse_ns() : bpf_ktime_get_ns();
 	e->type = type;
 	e->family = FAMILY;
 	e->protocol = p->tuple.protocol;

@@ -180,4 +180,8 @@ def _failure(composition: Composition, diagnostics: str, status: int) -> Excepti
         last = diagnostics.strip().splitlines()[-1:] or [f"the worker ended with status {status}"]
         return CompileError(f"{composition.point.name} does not compile: {last[0]}")
     where = Where(found["file"], int(found["line"]), int(found["column"]))
-    return CompileError(f"{composition.point.name} does not compile: {found['message']}", where=where)
+    return CompileError(
+        f"{composition.point.name} does not compile: {found['message']}",
+        where=where,
+        hint="correct it, or disable the plugin",
+    )

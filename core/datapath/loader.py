@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import cached_property
@@ -96,7 +97,7 @@ async def _load_one(
         expected_attach=None if classifier else composition.point.attach,
     )
     try:
-        return Program.load(kernel, attributes)
+        return await asyncio.to_thread(Program.load, kernel, attributes)
     except VerifierRejection as rejection:
         raise await _explained(rejection, composition, name, locator) from rejection
 
