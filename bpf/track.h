@@ -39,6 +39,7 @@ INLINE void F(reopen)(struct connection *conn, u32 now, u64 packets, u64 bytes)
 	conn->packets = packets;
 	conn->bytes = bytes;
 	conn->created = now;
+	__builtin_memset(conn->slot, 0, sizeof(conn->slot)); /* what plugins noted was about the connection before */
 }
 
 /* A client's SYN, already accounted, begins the next connection of the same ports. */

@@ -69,6 +69,9 @@ def test_a_fin_of_a_stale_connection_counts(world: World) -> None:
 def test_ports_are_used_again(world: World, stale: bool) -> None:
     world.open("a", "b")
     world.shut("a", "b")
+    noted = world.connection("a", "b").copy()
+    noted["slot"] = 7  # a plugin's, about the connection that is over
+    world.table.update(world.key("a", "b"), noted)
     world.bench.revision += stale
     outcome = world.send(world.tcp("a", "b", SYN))
     event = only(outcome.events)
@@ -78,6 +81,7 @@ def test_ports_are_used_again(world: World, stale: bool) -> None:
     assert (there["packets"], there["tcp_sent"], there["tcp_seen"]) == (1, SYN, 0)
     assert (back["packets"], back["tcp_sent"], back["tcp_seen"]) == (0, 0, SYN)
     assert (there["flags"], back["flags"]) == (0, ConnectionFlag.REPLY)
+    assert not there["slot"].any()
     world.send(world.tcp("b", "a", SYN | ACK, sport=80, dport=40000))
     assert only(world.shut("a", "b"))["type"] == EventType.CLOSE
 
