@@ -8,7 +8,8 @@ cd "$(dirname "$0")/../.."
 
 VENV=${AXONEME_VENV:-.venv}
 # bcc is not on PyPI: the virtual environment sees Debian's. linux-libc-dev has the headers that programs include.
-PACKAGES="python3-bpfcc python3-venv linux-libc-dev iproute2 ca-certificates"
+# curl is what the demo proposes to look around with.
+PACKAGES="python3-bpfcc python3-venv linux-libc-dev iproute2 curl ca-certificates"
 
 missing=""
 for package in $PACKAGES; do
