@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from axoneme.core.context import Context
 from axoneme.core.contributions import CORE, Contributions, Provided
@@ -14,7 +14,6 @@ from axoneme.core.workloads.endpoints import TABLES as WORKLOAD_TABLES
 
 if TYPE_CHECKING:
     from axoneme.core.agent import Agent
-    from axoneme.core.datapath.datapath import Datapath
     from axoneme.core.state.ingest import FolderSource
     from axoneme.core.workloads.endpoints import Endpoint
 
@@ -67,9 +66,8 @@ class CoreParts:
         self.ipcache = Reconciler(
             state.table("ipcache"), IpcacheOperations(context.map, context.raise_revision), name="ipcache"
         )
-        # Of the datapath it uses only `map`; the context's works before the first build is active, too.
         self.collector = Collector(
-            cast("Datapath", context), lambda: context.settings.datapath.timeouts, agent.events.publish
+            context.map, lambda: context.settings.datapath.timeouts, agent.events.publish
         )
 
     @classmethod

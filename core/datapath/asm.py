@@ -51,11 +51,6 @@ def store_register_word(base: int, offset: int, source: int) -> bytes:
     return _encode(0x63, base, source, offset)
 
 
-def jump_if_not_zero(register: int, over: int) -> bytes:
-    """Skips `over` instructions when the register is not zero."""
-    return _encode(0x55, register, offset=over)
-
-
 def jump_if_zero(register: int, over: int) -> bytes:
     """Skips `over` instructions when the register is zero."""
     return _encode(0x15, register, offset=over)

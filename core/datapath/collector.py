@@ -10,7 +10,7 @@ from attrs import define, field
 
 from axoneme.core import logs
 from axoneme.core.datapath.conntrack import Timeouts, collect
-from axoneme.core.datapath.datapath import Datapath
+from axoneme.core.datapath.endpoint_maps import Maps
 from axoneme.core.datapath.reasons import ENTERED, FORGOTTEN
 from axoneme.core.records import Health, Level
 from axoneme.core.settings import TimeoutSettings
@@ -40,7 +40,7 @@ class Collector:
     :param publish: gets the `close` records of connections that ended by silence.
     """
 
-    datapath: Datapath
+    maps: Maps
     settings: Callable[[], TimeoutSettings]
     publish: Callable[[Any], None]
     tables: dict[int, TableState] = field(factory=lambda: {4: TableState(), 6: TableState()})
@@ -61,7 +61,7 @@ class Collector:
         """One pass over both tables."""
         before, ids, timeouts = self._counts(), [], timeouts_of(self.settings())
         for family, state in self.tables.items():
-            table = self.datapath.map(f"connections{family}")
+            table = self.maps(f"connections{family}")
             ids.append(table.id)
             with table.held():  # a reload may let go of it meanwhile
                 done = await asyncio.to_thread(collect, table, timeouts, family=family)
@@ -73,7 +73,7 @@ class Collector:
 
     def _counts(self) -> tuple[int, int]:
         """How many entries programs have made so far, and taken back."""
-        counters = self.datapath.map("counters")
+        counters = self.maps("counters")
         made, forgotten = (
             sum(int(counters.lookup(2 * slot + direction)["packets"].sum()) for direction in (0, 1))
             for slot in (ENTERED, FORGOTTEN)

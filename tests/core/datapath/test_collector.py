@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from axoneme.core.datapath import conntrack
 from axoneme.core.datapath.abi import core_maps
 from axoneme.core.datapath.collector import Collector
-from axoneme.core.datapath.datapath import Datapath
 from axoneme.core.datapath.maps import Map
 from axoneme.core.datapath.reasons import ENTERED, FORGOTTEN
 from axoneme.core.records import Level
@@ -19,7 +18,7 @@ from axoneme.core.testing.fake_kernel import FakeKernel
 
 
 class Maps:
-    """What the collector needs of a datapath."""
+    """The maps that the collector reads."""
 
     def __init__(self) -> None:
         self.kernel = FakeKernel()
@@ -57,7 +56,7 @@ def collector(maps: Maps, monkeypatch: pytest.MonkeyPatch) -> Collector:
     """One for which nothing ever expires."""
     monkeypatch.setattr("axoneme.core.datapath.conntrack.ticks", lambda now: 0)
     published: list[Any] = []
-    return Collector(cast(Datapath, maps), TimeoutSettings, published.append)
+    return Collector(maps.map, TimeoutSettings, published.append)
 
 
 async def test_entries_that_gave_way_are_counted_and_shown(maps: Maps, collector: Collector) -> None:
