@@ -27,7 +27,7 @@ INLINE void F(report)(struct F(packet) *p, u8 type, u32 reason, const struct con
 	e->icmp_type = p->icmp_type;
 	e->auth = OF(auth);
 	e->next_hop = OF(next_hop);
-	e->pad = 0;
+	e->flags = 0;
 	e->ifindex = p->skb->ifindex;
 	F(wide)(e->saddr, &p->tuple.saddr);
 	F(wide)(e->daddr, &p->tuple.daddr);
@@ -40,7 +40,7 @@ INLINE void F(report)(struct F(packet) *p, u8 type, u32 reason, const struct con
 	e->egress_rule = OF(egress_rule);
 	e->ingress_rule = OF(ingress_rule);
 	e->created = conn ? conn->created : e->time >> TICK_SHIFT;
-	e->pad2 = 0;
+	e->service = 0;
 	e->packets = conn ? conn->packets : 1;
 	e->bytes = conn ? conn->bytes : p->skb->len;
 	e->reply_packets = back ? back->packets : 0;

@@ -10,6 +10,10 @@ VENV=${AXONEME_VENV:-.venv}
 # bcc is not on PyPI: the virtual environment sees Debian's. linux-libc-dev has the headers that programs include.
 # curl is what the demo proposes to look around with.
 PACKAGES="python3-bpfcc python3-venv linux-libc-dev iproute2 curl ca-certificates"
+# What only tests need, as peers that are not ours: one package a line in debian-test.txt, with the reason.
+case " $* " in
+*" dev "* | *" test "*) PACKAGES="$PACKAGES $(sed 's/#.*//' contrib/setup/debian-test.txt)" ;;
+esac
 
 missing=""
 for package in $PACKAGES; do
@@ -27,7 +31,8 @@ if [ -n "$missing" ]; then
 	fi
 	echo "installing Debian packages:$missing"
 	$as_root apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends $missing
+	# In run level 1 Debian's packages do not start the services that they bring.
+	$as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $missing
 fi
 
 extras=$(echo "$*" | tr ' ' ',')

@@ -100,7 +100,7 @@ class DatapathMethods:
     ) -> AsyncIterator[dict[str, Any]]:
         """Events with names, without end unless there is a limit.
 
-        :param types: of `drop`, `new` and `close`; none for all.
+        :param types: names of `EventType`; none for all.
         :param workload: only events of this one, `namespace/name`.
         """
         from axoneme.core.datapath.abi import EventType

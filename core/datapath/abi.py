@@ -16,9 +16,23 @@ _NO_PREALLOC = 1
 
 
 class EventType(enum.IntEnum):
+    """What a record tells of.
+
+    UPDATE is a sample of an established connection, with its counters so far; TRANSLATE a service's address that was
+    exchanged at the socket, before there was a packet.
+    """
+
     DROP = 1
     NEW = 2
     CLOSE = 3
+    UPDATE = 4
+    TRANSLATE = 5
+
+
+class EventFlag(enum.IntFlag):
+    """AUDITED: the traffic passed only because a policy is rehearsed; `reason` and the rules are those that would hold."""
+
+    AUDITED = 1
 
 
 class AttachPoint(enum.IntEnum):
@@ -161,7 +175,7 @@ EVENT = Struct(
         "icmp_type": u8,
         "auth": u8,
         "next_hop": u8,
-        "pad": u8,
+        "flags": u8,
         "ifindex": u32,
         "saddr": array(be32, 4),
         "daddr": array(be32, 4),
@@ -174,13 +188,14 @@ EVENT = Struct(
         "egress_rule": u32,
         "ingress_rule": u32,
         "created": u32,
-        "pad2": u32,
+        "service": u32,
         "packets": u64,
         "bytes": u64,
         "reply_packets": u64,
         "reply_bytes": u64,
     },
-    "One record of the ring: a drop, a new or a closed connection. Addresses are IPv6 or IPv4-mapped.",
+    """One record of the ring (`EventType`). Addresses are IPv6 or IPv4-mapped. `flags` are of `EventFlag`, `service` is the
+    number of the service whose address was exchanged, 0 for none; ICMP: `tcp_flags` is the code.""",
 )
 
 

@@ -18,7 +18,7 @@ _COLORS = {"drop": "red", "new": "green", "close": "blue", "lost": "yellow"}
     "--type",
     "types",
     multiple=True,
-    type=click.Choice(["drop", "new", "close"]),
+    type=click.Choice(["drop", "new", "close", "update", "translate"]),
     help="Only events of this type; may be repeated.",
 )
 @click.option("--workload", default="", metavar="[NAMESPACE/]NAME", help="Only events of this workload.")

@@ -35,7 +35,11 @@ async def test_a_listener_hears_only_the_types_that_it_asked_for() -> None:
         stream.publish(batch)
         assert await take(drops, 2) == [1, 4]
         assert await take(everything, 4) == [1, 2, 3, 4]
-    assert stream.counts == {EventType.DROP: 2, EventType.NEW: 1, EventType.CLOSE: 1}
+    assert stream.counts == dict.fromkeys(EventType, 0) | {
+        EventType.DROP: 2,
+        EventType.NEW: 1,
+        EventType.CLOSE: 1,
+    }
 
 
 async def test_who_is_too_slow_loses_the_oldest_and_knows_how_many() -> None:
