@@ -41,8 +41,10 @@ stamp="$VENV/.axoneme-$(echo "$spec" | tr -c 'a-z0-9\n' _)"
 if [ ! -x "$VENV/bin/python" ]; then
 	/usr/bin/python3 -m venv --system-site-packages "$VENV"
 fi
-# Installed again only when the project's own description changed.
-if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ] || [ ! -e .dev/axoneme/core ]; then
+# Installed again only when the project's own description changed, or what code is built from.
+built_from="pyproject.toml contrib/packaging plugins/*/proto/*.proto"
+# shellcheck disable=SC2086 # the pattern is to be expanded
+if [ ! -e "$stamp" ] || [ -n "$(find $built_from -newer "$stamp")" ] || [ ! -e .dev/axoneme/core ]; then
 	echo "installing axoneme${extras:+ with $extras} into $VENV"
 	"$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$spec"
 	touch "$stamp"

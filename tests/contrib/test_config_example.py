@@ -10,9 +10,13 @@ import pytest
 from axoneme.core import config
 from axoneme.core.settings import Settings
 from axoneme.core.structure import plain
+from axoneme.plugins.hubble.config import HubbleConfig
 from axoneme.plugins.policy.config import PolicyConfig
 
 EXAMPLE = Path(__file__).parents[2] / "contrib" / "config" / "axoneme.yaml"
+
+#: The plugins' sections.
+SECTIONS = {"hubble": HubbleConfig, "policy": PolicyConfig}
 
 #: What an empty installation does not do by itself.
 CHOSEN = {"plugins.enabled"}
@@ -33,16 +37,18 @@ def test_it_is_accepted() -> None:
 
 def test_its_defaults_are_the_defaults(complete: Path) -> None:
     made = config.load(complete, environ={})
-    entries = {
-        entry.path: entry.value for entry in made.entries({"policy": made.section("policy", PolicyConfig)})
-    }
+    sections = {name: made.section(name, schema) for name, schema in SECTIONS.items()}
+    entries = {entry.path: entry.value for entry in made.entries(sections)}
     default = config.from_values({})
-    known = {entry.path: entry.value for entry in default.entries({"policy": PolicyConfig()})}
+    known = {
+        entry.path: entry.value
+        for entry in default.entries({name: schema() for name, schema in SECTIONS.items()})
+    }
     assert {path for path in known if entries[path] != known[path]} == CHOSEN
 
 
 def test_it_has_every_key(complete: Path) -> None:
     made = config.load(complete, environ={})
-    entries = made.entries({"policy": made.section("policy", PolicyConfig)})
+    entries = made.entries({name: made.section(name, schema) for name, schema in SECTIONS.items()})
     assert [entry.path for entry in entries if entry.origin == "default"] == []
     assert plain(made.settings).keys() == plain(Settings()).keys()
