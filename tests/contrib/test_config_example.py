@@ -11,12 +11,13 @@ from axoneme.core import config
 from axoneme.core.settings import Settings
 from axoneme.core.structure import plain
 from axoneme.plugins.hubble.config import HubbleConfig
+from axoneme.plugins.lb.config import LbConfig
 from axoneme.plugins.policy.config import PolicyConfig
 
 EXAMPLE = Path(__file__).parents[2] / "contrib" / "config" / "axoneme.yaml"
 
 #: The plugins' sections.
-SECTIONS = {"hubble": HubbleConfig, "policy": PolicyConfig}
+SECTIONS = {"hubble": HubbleConfig, "lb": LbConfig, "policy": PolicyConfig}
 
 #: What an empty installation does not do by itself.
 CHOSEN = {"plugins.enabled"}

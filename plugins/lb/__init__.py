@@ -1,0 +1,47 @@
+"""Load balancing: services translated at the socket, at the packet, and at the edge. See README.md in this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from axoneme.core.hooks import hookimpl
+from axoneme.core.plugin import PluginContext
+from axoneme.core.records import ConfigSection, DropReason, PluginInfo, Stage
+
+if TYPE_CHECKING:
+    from axoneme.core.datapath.maps import MapSpec
+
+
+@hookimpl
+def axoneme_info() -> PluginInfo:
+    return PluginInfo(name="lb", summary="services, translated at the socket, the packet and the edge")
+
+
+@hookimpl
+def axoneme_config() -> ConfigSection:
+    from axoneme.plugins.lb.config import LbConfig
+
+    return ConfigSection(schema=LbConfig)
+
+
+@hookimpl
+def axoneme_maps(context: PluginContext) -> Iterable[MapSpec]:
+    from axoneme.plugins.lb.maps import specs
+
+    return specs(context.config.sizes)
+
+
+@hookimpl
+def axoneme_stages(context: PluginContext) -> Iterable[Stage]:
+    from axoneme.plugins.lb.programs import stages
+
+    return stages(context.config)
+
+
+@hookimpl
+def axoneme_drop_reasons() -> Iterable[DropReason]:
+    return [
+        DropReason(number=158, name="SERVICE_BACKEND_NOT_FOUND", text="Service backend not found"),
+        DropReason(number=177, name="DENIED_BY_LB_SRC_RANGE_CHECK", text="Denied by LB src range check"),
+    ]

@@ -1,0 +1,191 @@
+"""The kernel's side of services: every map of the plugin, declared once.
+
+A service's address is one row of `lb_services4` or `lb_services6`: the number of the service, and where its stretch of
+`lb_slots` is. A stretch is nothing but numbers of backends, and what a stretch holds is the whole algorithm's data: each
+backend as often as it has weight, or a Maglev table. Backends are rows of an array, so that a choice is one hash lookup and
+two array accesses, however many services there are.
+
+Who writes, in which order: backends, then a *new* stretch, then the row of the service, which thereby changes in one step.
+What nothing refers to any more is given free a moment later, when no program can still be reading it.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from attrs import field, frozen
+
+from axoneme.core.datapath.abi import ADDRESS, PREFIX
+from axoneme.core.datapath.layout import Struct, array, be16, u8, u16, u32, u64
+from axoneme.core.datapath.maps import MapKind, MapSpec
+
+#: Bits of an LPM key in front of the address: the service's number.
+SOURCE_PREFIX_BITS = 32
+
+
+class Scope(enum.IntEnum):
+    """From where an address is used. The rows may differ: other policies of traffic, other backends."""
+
+    INTERNAL = 0
+    EXTERNAL = 1
+
+
+class Algorithm(enum.IntEnum):
+    """How a slot of the stretch is chosen."""
+
+    RANDOM = 0
+    ROUND_ROBIN = 1
+    MAGLEV = 2
+    LEAST_CONNECTIONS = 3
+
+
+class ServiceFlag(enum.IntFlag):
+    """SOURCE_RANGES: only clients in `lb_sources`. NO_SERVICE: the row of an address (port 0, protocol 0) all of whose
+    other ports have no service: nothing may reach them. DSR: a backend answers the client itself. SKIP_BACKENDS: endpoints in
+    `lb_skips` reach the address itself (local redirect policies, `skipRedirectFromBackend`)."""
+
+    SOURCE_RANGES = 1
+    NO_SERVICE = 2
+    DSR = 4
+    SKIP_BACKENDS = 8
+
+
+class BackendFlag(enum.IntFlag):
+    """USED: the row is a backend's; without it, it is nobody's. TERMINATING: it goes on for the connections that it has.
+    REMOTE: no workload of this node."""
+
+    USED = 1
+    TERMINATING = 2
+    REMOTE = 4
+
+
+def _frontend(family: int) -> Struct:
+    return Struct(
+        f"lb_frontend{family}",
+        {"address": ADDRESS[family], "port": be16, "protocol": u8, "scope": u8},
+        "What a client asks for. Port and protocol 0: the address itself (`ServiceFlag.NO_SERVICE`).",
+    )
+
+
+FRONTEND = {4: _frontend(4), 6: _frontend(6)}
+
+SERVICE = Struct(
+    "lb_service",
+    {
+        "number": u32,
+        "first": u32,
+        "count": u32,
+        "affinity": u32,
+        "flags": u16,
+        "algorithm": u8,
+        "pad": u8,
+    },
+    """`number`: from 1 on, below the size of `lb_turns`. Slots `first` … `first + count - 1`; no slots: no backends. `affinity`:
+    for how many seconds a client keeps its backend, 0: it does not.""",
+)
+
+
+def _backend(family: int) -> Struct:
+    return Struct(
+        f"lb_backend{family}",
+        {"address": ADDRESS[family], "port": be16, "flags": u8, "pad": u8},
+        "A backend by its number, which both families share. Number 0 is none.",
+    )
+
+
+BACKEND = {4: _backend(4), 6: _backend(6)}
+
+CLIENT = Struct(
+    "lb_client",
+    {"client": array(u32, 4), "service": u32, "kind": u32},
+    "Who asks: an address (kind 4 or 6), or the network namespace of a socket (kind 0).",
+)
+AFFINITY = Struct(
+    "lb_affinity_value", {"backend": u32, "used": u32}, "The backend a client had, and when (abi.TICK_SHIFT)."
+)
+MEMBER = Struct("lb_member", {"service": u32, "backend": u32}, "A backend that a service has now.")
+
+
+def _source(family: int) -> Struct:
+    return Struct(
+        f"lb_source{family}",
+        {"length": u32, "service": u32, "address": ADDRESS[family]},
+        "Clients that a service is for. `length` counts the number of the service too.",
+    )
+
+
+SOURCE = {4: _source(4), 6: _source(6)}
+SKIP = Struct("lb_skip", {"endpoint": u32, "service": u32}, "A workload that reaches the address itself.")
+
+
+def _socket(family: int) -> Struct:
+    return Struct(
+        f"lb_socket{family}",
+        {"cookie": u64, "address": ADDRESS[family], "port": be16, "pad": array(u8, 2 if family == 4 else 6)},
+        "A socket, and the backend that it talks to.",
+    )
+
+
+SOCKET = {4: _socket(4), 6: _socket(6)}
+
+
+def _peer(family: int) -> Struct:
+    return Struct(
+        f"lb_peer{family}",
+        {"address": ADDRESS[family], "port": be16, "pad": u16, "service": u32, "backend": u32},
+        "Whom its owner thinks it talks to.",
+    )
+
+
+PEER = {4: _peer(4), 6: _peer(6)}
+
+
+@frozen(kw_only=True)
+class Sizes:
+    """Numbers of entries."""
+
+    services: int = field(default=65_536)
+    slots: int = field(default=1_048_576)
+    backends: int = field(default=131_072)
+    sockets: int = field(default=65_536)
+    affinity: int = field(default=65_536)
+    sources: int = field(default=65_536)
+
+
+def specs(sizes: Sizes) -> tuple[MapSpec, ...]:
+    """The declarations. Services count per family."""
+    return (
+        MapSpec("lb_slots", MapKind.ARRAY, u32, u32, sizes.slots, doc="numbers of backends, stretch by stretch"),
+        MapSpec("lb_turns", MapKind.ARRAY, u32, u32, 2 * sizes.services, doc="round robin: turns, by service"),
+        MapSpec("lb_loads", MapKind.ARRAY, u32, u32, sizes.backends, doc="live connections, by backend"),
+        MapSpec("lb_affinity", MapKind.LRU_HASH, CLIENT, AFFINITY, sizes.affinity, doc="backends that clients keep"),
+        MapSpec("lb_members", MapKind.HASH, MEMBER, u32, sizes.backends, doc="backends of services with affinity"),
+        MapSpec("lb_skips", MapKind.HASH, SKIP, u32, 65_536, doc="workloads that reach an address itself"),
+        MapSpec("lb_namespaces", MapKind.HASH, u64, u32, 65_536, doc="endpoints by network namespace cookie"),
+        *(spec for family in (4, 6) for spec in _of_family(family, sizes)),
+    )  # fmt: skip
+
+
+def _of_family(family: int, sizes: Sizes) -> tuple[MapSpec, ...]:
+    return (
+        MapSpec(
+            f"lb_services{family}", MapKind.HASH, FRONTEND[family], SERVICE, sizes.services,
+            doc="services by address, port, protocol and scope",
+        ),
+        MapSpec(
+            f"lb_backends{family}", MapKind.ARRAY, u32, BACKEND[family], sizes.backends, doc="backends by number"
+        ),
+        MapSpec(
+            f"lb_sources{family}", MapKind.LPM_TRIE, SOURCE[family], u32, sizes.sources,
+            doc="clients that services with source ranges are for",
+        ),
+        MapSpec(
+            f"lb_sockets{family}", MapKind.LRU_HASH, SOCKET[family], PEER[family], sizes.sockets,
+            doc="services that sockets think they talk to",
+        ),
+    )  # fmt: skip
+
+
+assert PREFIX[4].size == SOURCE[4].size - SOURCE_PREFIX_BITS // 8, (
+    "the service's number stands before the address"
+)
