@@ -222,7 +222,7 @@ class Agent:
             state, self.settings, on_link=self._on_link, on_unlink=self._on_unlink
         )
         self._scope.push("workloads", workloads.close)
-        return Runtime(state, workloads, datapath)
+        return Runtime(state, workloads, datapath, self.events)
 
     async def _serve(self) -> None:
         from axoneme.core.api.server import Server

@@ -67,7 +67,7 @@ class CoreParts:
             state.table("ipcache"), IpcacheOperations(context.map, context.raise_revision), name="ipcache"
         )
         self.collector = Collector(
-            context.map, lambda: context.settings.datapath.timeouts, agent.events.publish
+            context.map, lambda: context.settings.datapath.timeouts, agent.events.publish, self._samples
         )
 
     @classmethod
@@ -85,6 +85,12 @@ class CoreParts:
             Service(name="events", run=self._events),
             Service(name="connections", run=self.collector.run),
         ]
+
+    def _samples(self) -> float:
+        from axoneme.core.datapath.abi import EventType
+
+        wanted = self._agent.events.wants(EventType.UPDATE)
+        return self._context.settings.datapath.sample_interval if wanted else 0.0
 
     async def _resources(self, ready: Callable[[], None]) -> None:
         await self._source().run(ready)

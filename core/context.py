@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from axoneme.core.datapath.build import Build
     from axoneme.core.datapath.datapath import Datapath
     from axoneme.core.datapath.maps import Map
+    from axoneme.core.events.stream import EventStream
     from axoneme.core.state.table import State
     from axoneme.core.workloads.workloads import Workloads
 
@@ -24,6 +25,7 @@ class Runtime:
     state: State
     workloads: Workloads
     datapath: Datapath
+    events: EventStream
 
 
 class Context:
@@ -47,6 +49,10 @@ class Context:
     @property
     def workloads(self) -> Workloads:
         return self._bound("the workloads").workloads
+
+    @property
+    def events(self) -> EventStream:
+        return self._bound("the events").events
 
     def map(self, name: str) -> Map:
         """The open map that some plugin or the core declared. Raises `PluginError` when there is none."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from axoneme.core.datapath.maps import Map
+    from axoneme.core.events.stream import EventStream
     from axoneme.core.state.table import State
     from axoneme.core.workloads.workloads import Workloads
 
@@ -31,6 +32,11 @@ class PluginContext(Protocol):
     @property
     def workloads(self) -> Workloads:
         """The local workloads."""
+        ...
+
+    @property
+    def events(self) -> EventStream:
+        """What the programs report, in bulk: `listen` to it, or `publish` records that the plugin has to tell."""
         ...
 
     def map(self, name: str) -> Map:

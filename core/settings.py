@@ -139,6 +139,11 @@ class DatapathSettings:
     cgroup: Path | None = setting(
         None, help="the cgroup whose sockets the socket programs see; null: all that the machine has"
     )
+    sample_interval: float = setting(
+        30.0,
+        help="seconds between two reports about a connection that goes on, while somebody listens; 0: none",
+        minimum=0,
+    )
     stats: bool = setting(False, help="let the kernel count the programs' runs and time, which costs some")
     timeouts: TimeoutSettings = setting(TimeoutSettings(), help="how long connections are remembered")
 

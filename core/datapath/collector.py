@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,13 @@ from axoneme.core.records import Health, Level
 from axoneme.core.settings import TimeoutSettings
 
 _log = logs.get(__name__)
+
+#: Records that are handed on at once.
+_PORTION = 8192
+
+
+def _now() -> int:
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
 
 @define
@@ -37,18 +45,21 @@ class Collector:
     """Looks through both connection tables again and again.
 
     :param settings: asked again at each pass, since a reload may change them.
-    :param publish: gets the `close` records of connections that ended by silence.
+    :param publish: gets the `close` records of connections that ended by silence, and samples of those that go on.
+    :param wanted: seconds between two samples of a connection, 0 while nobody listens to them.
     """
 
     maps: Maps
     settings: Callable[[], TimeoutSettings]
     publish: Callable[[Any], None]
+    wanted: Callable[[], float] = lambda: 0.0
     tables: dict[int, TableState] = field(factory=lambda: {4: TableState(), 6: TableState()})
     _baseline: int | None = None
     _ids: list[int] = field(factory=list)
     _deleted: int = 0
     _evicted: int = 0
     _giving_way: bool = False
+    _sampled_at: int = field(factory=lambda: _now())
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Lives until cancelled. A pass works in a thread: the kernel copies half a million entries in a moment."""
@@ -60,16 +71,32 @@ class Collector:
     async def collect(self) -> None:
         """One pass over both tables."""
         before, ids, timeouts = self._counts(), [], timeouts_of(self.settings())
+        since = self._since()
         for family, state in self.tables.items():
             table = self.maps(f"connections{family}")
             ids.append(table.id)
             with table.held():  # a reload may let go of it meanwhile
-                done = await asyncio.to_thread(collect, table, timeouts, family=family)
+                done = await asyncio.to_thread(collect, table, timeouts, since=since, family=family)
             state.capacity, state.entries = table.spec.max_entries, done.entries
             state.expired += done.expired
             self._deleted += done.expired
             self.publish(done.closed)
+            await self._publish_samples(done.sampled)
         self._count_evictions(before, self._counts(), ids)
+
+    def _since(self) -> int | None:
+        """Since when connections are sampled in this pass; None when it is not time yet, or nobody wants to know."""
+        now, interval = _now(), self.wanted()
+        if not interval or now - self._sampled_at < (interval - self.settings().gc_interval / 2) * 1e9:
+            return None
+        since, self._sampled_at = self._sampled_at, now
+        return since
+
+    async def _publish_samples(self, samples: Any) -> None:
+        """In portions, so that those who listen keep up."""
+        for start in range(0, len(samples), _PORTION):
+            self.publish(samples[start : start + _PORTION])
+            await asyncio.sleep(0)
 
     def _counts(self) -> tuple[int, int]:
         """How many entries programs have made so far, and taken back."""

@@ -40,11 +40,13 @@ class Collection:
     :param entries: entries left in the table (two per connection).
     :param expired: entries deleted.
     :param closed: `EVENT` records of connections that ended by silence and were not reported by the kernel.
+    :param sampled: `EVENT` records of connections that go on, if samples were asked for.
     """
 
     entries: int
     expired: int
     closed: Rows
+    sampled: Rows
 
 
 def ticks(monotonic_ns: int | None = None) -> int:
@@ -53,17 +55,22 @@ def ticks(monotonic_ns: int | None = None) -> int:
     return (now >> TICK_SHIFT) & 0xFFFFFFFF
 
 
-def collect(table: Map, timeouts: Timeouts, *, now: int | None = None, family: int) -> Collection:
+def collect(
+    table: Map, timeouts: Timeouts, *, now: int | None = None, since: int | None = None, family: int
+) -> Collection:
     """One pass over a table: deletes what expired.
 
     :param now: monotonic time in ns.
+    :param since: samples connections that are older than this and had packets since; monotonic ns, None for no samples.
     """
     now_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC) if now is None else now
     keys, values = table.items()
     expired = expired_mask(keys, values, timeouts, ticks(now_ns))
     closed = close_events(keys[expired], values[expired], now_ns, family)
     deleted = table.delete_batch(keys[expired]) if expired.any() else 0
-    return Collection(entries=len(keys) - deleted, expired=deleted, closed=closed)
+    chosen = np.zeros(0, np.intp) if since is None else sampled(keys, values, ticks(since))
+    samples = _reports(keys, values, chosen[~expired[chosen]], EventType.UPDATE, now_ns, family)
+    return Collection(entries=len(keys) - deleted, expired=deleted, closed=closed, sampled=samples)
 
 
 def connection_numbers(keys: Rows) -> Rows:
@@ -129,14 +136,40 @@ def _closing(values: Rows) -> Rows:
     return result
 
 
+def _asked(values: Rows) -> Rows:
+    """The entries of the asking direction, of connections that have not been reported as closed; a mask."""
+    over_or_reply = ConnectionFlag.REPLY | ConnectionFlag.CLOSED
+    return np.asarray((values["flags"] & over_or_reply) == 0)
+
+
 def close_events(keys: Rows, values: Rows, now_ns: int, family: int) -> Rows:
     """A `close` record for each connection among the entries that has not been reported as closed."""
-    asked = ((values["flags"] & ConnectionFlag.REPLY) == 0) & ((values["flags"] & ConnectionFlag.CLOSED) == 0)
-    events = np.zeros(int(asked.sum()), EVENT.dtype)
+    return _reports(keys, values, np.flatnonzero(_asked(values)), EventType.CLOSE, now_ns, family)
+
+
+def sampled(keys: Rows, values: Rows, since: int) -> Rows:
+    """Which entries stand for connections that began before a tick and had a packet, either way, after it; indexes."""
+    asked = np.flatnonzero(_asked(values) & (_after(values["created"], since) <= 0))
+    active = _after(values["last_seen"], since) > 0
+    if active[asked].all():
+        return asked
+    # Where only the other direction spoke, it is that entry which knows. Nothing more than a set of numbers is needed.
+    numbers = connection_numbers(keys)
+    return asked[np.isin(numbers[asked], numbers[active])]
+
+
+def _after(moments: Rows, since: int) -> Rows:
+    """How many ticks each moment is later than `since`; the clock wraps."""
+    return np.asarray((moments - np.uint32(since)).astype(np.uint32).view(np.int32))
+
+
+def _reports(keys: Rows, values: Rows, chosen: Rows, kind: EventType, now_ns: int, family: int) -> Rows:
+    """A record about the connections of these entries of the asking direction, with the counters of both directions."""
+    events = np.zeros(len(chosen), EVENT.dtype)
     if not len(events):
         return events
-    key, value = keys[asked], values[asked]
-    events["time"], events["type"], events["family"] = now_ns, EventType.CLOSE, family
+    key, value = keys[chosen], values[chosen]
+    events["time"], events["type"], events["family"] = now_ns, kind, family
     events["protocol"], events["sport"], events["dport"] = key["protocol"], key["sport"], key["dport"]
     for name in ("saddr", "daddr"):
         events[name] = _wide(key[name]["a"], family)

@@ -34,6 +34,9 @@ class Listener:
         self._waiting = 0
         self._new = asyncio.Event()
 
+    def wants(self, kind: EventType) -> bool:
+        return bool((self._types == int(kind)).any())
+
     def offer(self, records: Records) -> None:
         wanted = records[np.isin(records["type"], self._types)]
         if not len(wanted):
@@ -81,6 +84,10 @@ class EventStream:
     def listen(self, types: Iterable[EventType] = tuple(EventType), *, backlog: int = BACKLOG) -> Listener:
         """A listener for these types of record; it hears nothing before it is entered."""
         return Listener(self, types, backlog)
+
+    def wants(self, kind: EventType) -> bool:
+        """Whether anybody listens to records of this type."""
+        return any(listener.wants(kind) for listener in self._listeners)
 
     def add(self, listener: Listener) -> None:
         self._listeners.append(listener)

@@ -15,6 +15,7 @@ def test_what_is_not_there_yet_is_said_to_be_so() -> None:
     for ask in (
         lambda: context.state,
         lambda: context.workloads,
+        lambda: context.events,
         context.raise_revision,
         lambda: context.map("m"),
     ):
@@ -31,6 +32,7 @@ async def test_the_context_of_a_running_plugin() -> None:
         (context,) = sample.contexts
         assert context.state is kit.agent.state
         assert context.workloads is kit.agent.workloads
+        assert context.events is kit.agent.events
         assert context.settings is kit.agent.settings
         assert context.map("sample_map") is kit.agent.datapath.map("sample_map")
         before = kit.agent.datapath.map("runtime").lookup(0)["revision"]

@@ -83,6 +83,31 @@ async def test_entries_that_programs_took_back_did_not_give_way(maps: Maps, coll
     assert (collector.evicted, collector.health().level) == (0, Level.OK)
 
 
+async def test_connections_are_sampled_once_per_interval_while_somebody_listens(
+    maps: Maps, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, wanted = 1_000_000_000_000, 0.0
+    monkeypatch.setattr("axoneme.core.datapath.conntrack.ticks", lambda now: now >> 24)
+    monkeypatch.setattr("axoneme.core.datapath.collector._now", lambda: clock)
+    published: list[Any] = []
+    collector = Collector(maps.map, TimeoutSettings, published.append, lambda: wanted)
+    maps.open["connections4"].update({"sport": 1, "protocol": 6}, {"last_seen": (1 << 31) - 1, "created": 1})
+
+    async def samples() -> list[int]:
+        published.clear()
+        await collector.collect()
+        return [int(record["sport"]) for batch in published for record in batch]
+
+    clock += 60_000_000_000
+    assert await samples() == []
+    wanted = 30.0
+    assert await samples() == [1]
+    clock += 10_000_000_000
+    assert await samples() == []
+    clock += 20_000_000_000
+    assert await samples() == [1]
+
+
 async def test_what_programs_do_during_a_pass_is_no_eviction(
     maps: Maps, collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:

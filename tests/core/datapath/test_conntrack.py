@@ -19,6 +19,7 @@ from axoneme.core.datapath.conntrack import (
     collect,
     connection_numbers,
     expired_mask,
+    sampled,
     ticks,
 )
 from axoneme.core.datapath.maps import Map, MapKind, MapSpec
@@ -161,6 +162,21 @@ def test_both_directions_share_a_number_and_no_others(entries: list[Entry], fami
         assert len(set(names.values())) == len(names)
 
 
+@given(entries=tables(), family=st.sampled_from([4, 6]), now=st.integers(0, 0xFFFFFFFF))
+def test_what_is_sampled(entries: list[Entry], family: int, now: int) -> None:
+    """What began before a moment, has not ended, and had a packet after it in either direction."""
+    keys, values = arrays(entries, family, now)
+    interval = int(20 * SECOND)
+    values["created"] = [(now - interval - (entry.packets - 1)) & 0xFFFFFFFF for entry in entries]
+    found = sampled(keys, values, (now - interval) & 0xFFFFFFFF)
+    active = {entry.connection for entry in entries if entry.idle < interval}
+    assert found.tolist() == [
+        number
+        for number, entry in enumerate(entries)
+        if entry.connection in active and not entry.reply and not entry.closed and entry.packets
+    ]
+
+
 def test_an_empty_table_is_no_trouble() -> None:
     keys, values = arrays([], 4, 0)
     assert expired_mask(keys, values, TIMEOUTS, 0).tolist() == []
@@ -212,6 +228,12 @@ def test_a_pass_over_a_real_table(table: tuple[int, Map]) -> None:
     assert len(connections.items()[0]) == 1002
     assert len(found.closed) == 501
     assert sorted(np.unique(found.closed["sport"]).tolist()) == [*range(1000, 1500), 3000]
+    assert len(found.sampled) == 0
+    since = now_ns - 51 * 10**9
+    sampled = collect(connections, TIMEOUTS, now=now_ns, since=since, family=family).sampled
+    assert sorted(sampled["sport"].tolist()) == [*range(500), 3001]
+    assert set(sampled["type"].tolist()) == {EventType.UPDATE}
+    assert sampled["reply_packets"][sampled["sport"] == 3001].tolist() == [5]
     again = collect(connections, TIMEOUTS, now=now_ns, family=family)
     assert (again.expired, len(again.closed)) == (0, 0)
 
