@@ -60,6 +60,12 @@ static long (*redirect_neigh)(u32 ifindex, void *neighbor, int size, u64 flags) 
 #define HOP_STACK 0  /* the host's own stack: local delivery, or its routing */
 #define HOP_LOCAL 1  /* a workload of this node: straight into its namespace */
 #define HOP_DEVICE 2 /* out of a device of the node; the kernel resolves the neighbour */
+#define HOP_PROXY 3  /* a proxy of this node: the host's stack, by the mark, and `steer` finds its socket */
+
+/* Marks, in Cilium's numbering: what the host's routing takes for local, and what a proxy's own sockets send. */
+#define MARK_TO_PROXY 0x200
+#define MARK_FROM_PROXY 0xb00
+#define MARK_MASK 0xf00
 
 /* Obligations (`packet.owed`): a decision that demands something which another stage must deliver. What is still owed
  * when the connection would be entered drops the packet, so a missing or failed plugin closes the door. */

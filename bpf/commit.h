@@ -17,6 +17,8 @@ INLINE void F(renew)(struct F(packet) *p, struct connection *c, const struct con
 	c->proxy_port = fresh->proxy_port;
 	c->auth = fresh->auth;
 	c->mark = fresh->mark;
+	c->egress_l7 = fresh->egress_l7;
+	c->ingress_l7 = fresh->ingress_l7;
 	c->source_identity = fresh->source_identity;
 	c->destination_identity = fresh->destination_identity;
 	c->egress_rule = fresh->egress_rule;
@@ -35,6 +37,8 @@ INLINE void F(decided)(struct F(packet) *p, struct connection *fresh)
 	fresh->proxy_port = p->proxy_port;
 	fresh->auth = p->auth;
 	fresh->mark = p->mark;
+	fresh->egress_l7 = p->egress_l7;
+	fresh->ingress_l7 = p->ingress_l7;
 	fresh->egress_rule = p->egress_rule;
 	fresh->ingress_rule = p->ingress_rule;
 	fresh->flags = p->reply ? CONN_REPLY : 0;
@@ -47,6 +51,19 @@ INLINE void F(decided)(struct F(packet) *p, struct connection *fresh)
 	fresh->destination_identity = p->destination_identity;
 	fresh->source_endpoint = p->source_endpoint;
 	fresh->destination_endpoint = p->destination_endpoint;
+}
+
+/* The other side of a proxied connection: the client's packets go to the proxy, and the server's come from it alone. */
+INLINE void F(turn_proxied)(struct F(packet) *p, struct connection *fresh)
+{
+	if (p->reply) {
+		fresh->next_hop = HOP_PROXY;
+		fresh->ifindex = 0;
+		fresh->mark = MARK_TO_PROXY;
+	} else {
+		fresh->source_ifindex = 0; /* so that what the server itself sends by its interface is none of it */
+		fresh->mark = 0;
+	}
 }
 
 /* The same seen from the other side, which has sent nothing yet. */
@@ -64,6 +81,8 @@ INLINE void F(turn)(struct F(packet) *p, struct connection *fresh)
 	fresh->destination_identity = p->source_identity;
 	fresh->source_endpoint = p->destination_endpoint;
 	fresh->destination_endpoint = p->source_endpoint;
+	if (unlikely(fresh->proxy_port))
+		F(turn_proxied)(p, fresh);
 	fresh->tcp_seen = fresh->tcp_sent;
 	fresh->tcp_sent = 0;
 	fresh->packets = 0;

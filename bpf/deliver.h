@@ -53,6 +53,21 @@ INLINE int F(deliver_device)(struct F(packet) *p, u32 ifindex)
 	return redirect_neigh(ifindex, 0, 0, 0);
 }
 
+#if TO_WORKLOAD && FAMILY == 4
+/* To a proxy of this node, from the way out to a workload: turned round into the host's stack, which the mark leads to
+ * the proxy. The MAC that it was sent from is the host's own. */
+INLINE int deliver_proxy(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct ethhdr *eth = data;
+
+	if ((void *)(eth + 1) > end)
+		return TC_ACT_SHOT;
+	__builtin_memcpy(eth->h_dest, eth->h_source, 6);
+	return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
+}
+#endif
+
 INLINE int F(deliver)(struct F(packet) *p)
 {
 	u32 mark = p->conn ? p->conn->mark : p->mark;
@@ -67,9 +82,17 @@ INLINE int F(deliver)(struct F(packet) *p)
 			return F(deliver_local)(p, c->dmac, c->ifindex);
 		if (DIRECT_ROUTING && c->next_hop == HOP_DEVICE)
 			return F(deliver_device)(p, c->ifindex);
+#if TO_WORKLOAD
+		if (c->next_hop == HOP_PROXY)
+			return deliver_proxy(p->skb);
+#endif
 		return PASS;
 	}
-	if (p->destination)
+#if TO_WORKLOAD
+	if (unlikely(p->next_hop == HOP_PROXY))
+		return deliver_proxy(p->skb);
+#endif
+	if (p->destination && likely(p->next_hop != HOP_PROXY))
 		return F(deliver_local)(p, p->destination->mac, p->ifindex);
 	if (DIRECT_ROUTING && p->next_hop == HOP_DEVICE)
 		return F(deliver_device)(p, p->ifindex);

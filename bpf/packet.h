@@ -21,6 +21,8 @@ struct F(packet) {
 	u16 proxy_port;
 	u32 egress_rule;        /* the rule that let it out of the client, for events and counters */
 	u32 ingress_rule;       /* the rule that let it into the server */
+	u32 egress_l7;          /* the layer 7 rules that a proxy has to enforce, by number: the client's side */
+	u32 ingress_l7;         /* the same of the server's */
 	u32 mark;
 	u8 owed;                /* OWED_… */
 	u8 auth;                /* the authentication mode that the decision asks for */

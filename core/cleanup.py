@@ -57,6 +57,7 @@ async def _steps(config: Config, platform: Platform) -> AsyncIterator[str | Exce
             except AxonemeError as error:
                 yield error
         await workloads.remove_hub()
+        platform.forget()
     finally:
         await workloads.close()
     try:

@@ -43,6 +43,10 @@ class Platform(Protocol):
         """What has to run as long as the agent does, for the network's sake."""
         ...
 
+    def forget(self) -> None:
+        """Takes away what an agent made of the host's own; for when no agent follows."""
+        ...
+
 
 class Host:
     """This machine."""
@@ -102,6 +106,12 @@ class Host:
 
         addresses = HostAddresses(runtime.state, runtime.workloads.ipcache, settings.node.addresses)
         return [Service(name="host-addresses", run=addresses.run)]
+
+    def forget(self) -> None:
+        from axoneme.core.datapath.proxies import MARK_MASK, MARK_TO_PROXY
+        from axoneme.core.net import proxyroute
+
+        proxyroute.remove(MARK_TO_PROXY, MARK_MASK)
 
 
 def link_prefix(agent: str) -> str:

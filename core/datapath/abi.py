@@ -48,6 +48,7 @@ class NextHop(enum.IntEnum):
     STACK = 0
     LOCAL = 1
     DEVICE = 2
+    PROXY = 3
 
 
 class ConnectionFlag(enum.IntFlag):
@@ -103,7 +104,8 @@ CONNECTION = Struct(
         "auth": u8,
         "pad": u8,
         "mark": u32,
-        "pad2": array(u32, 2),
+        "egress_l7": u32,
+        "ingress_l7": u32,
         # The rest is for first packets, events and plugins.
         "created": u32,
         "source_identity": u32,
@@ -199,6 +201,13 @@ EVENT = Struct(
 )
 
 
+PROXY_KEY = Struct(
+    "proxy_key",
+    {"proxy": u16, "protocol": u8, "family": u8},
+    "A proxy of this node: its number (`connection.proxy_port`), and what its socket speaks.",
+)
+
+
 def core_maps(
     *, connections: int, endpoints: int, ipcache: int, events: int, fragments: int = 8192
 ) -> list[MapSpec]:
@@ -211,6 +220,7 @@ def core_maps(
         MapSpec("events", MapKind.RINGBUF, None, None, events, doc="drop, new and close records"),
         MapSpec("links", MapKind.HASH, u32, ENDPOINT, endpoints, doc="workloads by host-side interface"),
         MapSpec("devices", MapKind.HASH, u32, u32, 64, doc="devices of the node for direct routing"),
+        MapSpec("proxies", MapKind.SOCKHASH, PROXY_KEY, u64, 256, doc="sockets of the proxies of this node"),
     ]
     for family in (4, 6):
         maps += [

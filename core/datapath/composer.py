@@ -28,7 +28,7 @@ from axoneme.core.records import DropReason, Phase, Runs, Stage
 #: second once per family, after the family's own names are defined.
 COMMON = ("abi.h", "report.h", "neighbor.h")
 PER_FAMILY = (
-    "family.h", "packet.h", "classify.h", "observe.h", "track.h", "resolve.h", "commit.h", "deliver.h",
+    "family.h", "packet.h", "classify.h", "observe.h", "track.h", "resolve.h", "commit.h", "deliver.h", "proxy.h",
 )  # fmt: skip
 
 #: The context that crosses a tail call, as opaque words: large enough for `struct packet6`, which C checks.

@@ -168,6 +168,9 @@ class FakePlatform:
     def services(self, runtime: Runtime, settings: Settings) -> list[Service]:
         return []
 
+    def forget(self) -> None:
+        return
+
 
 class AgentKit:
     """An agent with folders of its own, started by `async with`.

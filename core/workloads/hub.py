@@ -41,9 +41,13 @@ class Hub:
         return tuple(InterfaceAddress(ifindex, address, address.max_prefixlen) for address in self.addresses)
 
     def sysctls(self) -> dict[str, int]:
-        """Sysctls of both halves, before they go up. See `Wiring.outside_sysctls` for the reverse path filter."""
+        """Sysctls of both halves, before they go up. See `Wiring.outside_sysctls` for the reverse path filter.
+
+        What the host sends to a workload may be turned round here, to a proxy: hence `accept_local`.
+        """
         four = f"net/ipv4/conf/{self.name}"
         wanted = {f"{four}/rp_filter": 0, f"{four}/forwarding": 1, f"{four}/send_redirects": 0}
+        wanted[f"{four}/accept_local"] = 1
         if any(address.version == 6 for address in self.addresses):
             six = f"net/ipv6/conf/{self.name}"
             wanted |= {f"{six}/{key}": 0 for key in ("disable_ipv6", "accept_dad", "accept_ra")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from attrs import define, field
 
+from axoneme.core.datapath.proxies import Proxy
 from axoneme.plugins.policy.filters import DirectionPolicy
 from axoneme.plugins.policy.model import L7
 from axoneme.plugins.policy.numbers import Numbers
@@ -23,6 +24,15 @@ from axoneme.plugins.policy.tables import (
     apply,
     verdict_key,
 )
+
+#: Which proxy a redirect of each kind needs; every other kind needs a parser.
+_PROXIES = {
+    "dns": Proxy.DNS,
+    "http": Proxy.HTTP,
+    "tls": Proxy.TLS,
+    "kafka": Proxy.KAFKA,
+    "crd": Proxy.LISTENER,
+}
 
 #: The selectors of a policy that select an identity, by text, sorted. Equal signatures share a class.
 Signature = tuple[str, ...]
@@ -248,7 +258,8 @@ class LivePolicies:
         if verdict.l7 is not None:
             l7 = digest32(repr(verdict.l7))
             self.l7[l7] = verdict.l7
-        return VerdictValue(_action(verdict), int(verdict.auth or 0), 0, self._rule(verdict.rule), l7)
+        proxy = 0 if verdict.l7 is None else int(_PROXIES.get(verdict.l7.redirect, Proxy.OTHER))
+        return VerdictValue(_action(verdict), int(verdict.auth or 0), proxy, self._rule(verdict.rule), l7)
 
     def _rule(self, ref: RuleRef) -> int:
         number = self._rules.number(ref)

@@ -80,7 +80,7 @@ class VerdictValue:
     """What a decision says.
 
     :param auth: a mode of `model.Auth`; 0 is none.
-    :param proxy_port: 0 until a proxy took the redirect.
+    :param proxy_port: the number of the proxy that a redirect needs (`axoneme.core.datapath.proxies.Proxy`), else 0.
     :param l7: the number of the layer 7 rules that a proxy is to enforce, 0 for none.
     """
 

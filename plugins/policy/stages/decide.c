@@ -16,8 +16,9 @@
 #define ACTION_REDIRECT 2
 #define ACTION_DENY_EXPLICIT 3
 
-/* One direction of one workload. The rule that decided is left in `rule`, whatever it decided. */
-INLINE int LOCAL(ask)(struct F(packet) *p, u32 policy, u32 peer, u32 *rule)
+/* One direction of one workload. The rule that decided is left in `rule`, whatever it decided; in `l7`
+ * what a proxy has to enforce. */
+INLINE int LOCAL(ask)(struct F(packet) *p, u32 policy, u32 peer, u32 *rule, u32 *l7)
 {
 	struct policy_peer who = {.policy = policy, .identity = peer};
 	struct policy_port what = {};
@@ -36,8 +37,11 @@ INLINE int LOCAL(ask)(struct F(packet) *p, u32 policy, u32 peer, u32 *rule)
 	case ACTION_ALLOW:
 		break;
 	case ACTION_REDIRECT:
+		if ((p->owed & OWED_PROXY) && p->proxy_port != verdict->proxy_port)
+			return DROP(REASON_PROXY_ABSENT); /* one connection passes one proxy */
 		p->owed |= OWED_PROXY;
 		p->proxy_port = verdict->proxy_port;
+		*l7 = verdict->l7;
 		break;
 	case ACTION_DENY_EXPLICIT:
 		return DROP(REASON_POLICY_DENY);
@@ -64,7 +68,7 @@ STAGE(decide)
 		if (!subject || !(subject->flags & SUBJECT_COMPUTED))
 			return DROP(REASON_DROP_EP_NOT_READY);
 		if (subject->flags & SUBJECT_EGRESS) {
-			verdict = LOCAL(ask)(p, subject->egress, p->server_identity, &p->egress_rule);
+			verdict = LOCAL(ask)(p, subject->egress, p->server_identity, &p->egress_rule, &p->egress_l7);
 			if (verdict)
 				return verdict;
 		}
@@ -75,7 +79,7 @@ STAGE(decide)
 		if (!subject || !(subject->flags & SUBJECT_COMPUTED))
 			return DROP(REASON_DROP_EP_NOT_READY);
 		if (subject->flags & SUBJECT_INGRESS)
-			return LOCAL(ask)(p, subject->ingress, p->client_identity, &p->ingress_rule);
+			return LOCAL(ask)(p, subject->ingress, p->client_identity, &p->ingress_rule, &p->ingress_l7);
 	}
 	return NEXT;
 }
