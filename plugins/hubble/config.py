@@ -5,6 +5,8 @@ from __future__ import annotations
 from attrs import frozen
 
 from axoneme.core.structure import setting
+from axoneme.plugins.hubble.peers import Peer
+from axoneme.plugins.hubble.server.config import ServerSettings
 
 
 @frozen(kw_only=True)
@@ -15,3 +17,5 @@ class HubbleConfig:
     cluster: str = setting(
         "default", help="the cluster's name in the names of nodes", pattern=r"[a-z0-9][-a-z0-9]{0,31}"
     )
+    server: ServerSettings = setting(ServerSettings(), help="the gRPC API of this node")
+    peers: tuple[Peer, ...] = setting((), help="other nodes that a relay learns of from this one")

@@ -1,0 +1,140 @@
+"""Handlers of gRPC methods: requests are parsed strictly, answers are bytes already, errors say what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from attrs import frozen
+from google.protobuf.message import DecodeError, Message
+
+from axoneme.core import logs
+from axoneme.core.errors import AxonemeError
+
+_log = logs.get(__name__)
+
+Metadata = tuple[tuple[str, str], ...]
+
+
+class CallError(AxonemeError):
+    """What a caller is told, with the name of a gRPC status code."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Room:
+    """How many calls are answered at the same time."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.used = 0
+
+    def __enter__(self) -> None:
+        if self.used >= self.size:
+            raise CallError(
+                "RESOURCE_EXHAUSTED", f"{self.size} requests are being answered already; try again later"
+            )
+        self.used += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.used -= 1
+
+
+@frozen(kw_only=True)
+class Method:
+    """A method of a service: from a request to one message, or, streaming, to serialized ones.
+
+    `call` gets the request and the gRPC context.
+    """
+
+    request: type[Message]
+    call: Callable[[Any, Any], Awaitable[Message] | AsyncIterator[bytes]]
+    streams: bool = False
+
+
+#: By the name of an error's class, so that the errors of all modules can be told apart without importing them here.
+_UNKNOWN: Final = "UNKNOWN"
+
+
+def handlers(
+    service: str, methods: Mapping[str, Method], *, metadata: Metadata = (), room: Room | None = None
+) -> Any:
+    """The generic handler of a service.
+
+    :param metadata: sent before each answer.
+    """
+    import grpc
+
+    room = room or Room(1 << 16)
+    made = {}
+    for name, method in methods.items():
+        if method.streams:
+            made[name] = grpc.unary_stream_rpc_method_handler(
+                _stream(f"{service}/{name}", method, metadata, room)
+            )
+        else:
+            made[name] = grpc.unary_unary_rpc_method_handler(
+                _unary(f"{service}/{name}", method, metadata, room)
+            )
+    return grpc.method_handlers_generic_handler(service, made)
+
+
+def _unary(
+    name: str, method: Method, metadata: Metadata, room: Room
+) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    async def answer(data: bytes, context: Any) -> bytes:
+        try:
+            with room:
+                await context.send_initial_metadata(metadata)
+                result: Any = method.call(parse(method.request, data), context)
+                message: Message = await result
+                return message.SerializeToString()
+        except Exception as error:
+            await _abort(context, name, error)
+            raise  # abort has raised already
+
+    return answer
+
+
+def _stream(
+    name: str, method: Method, metadata: Metadata, room: Room
+) -> Callable[[bytes, Any], Awaitable[None]]:
+    async def answer(data: bytes, context: Any) -> None:
+        try:
+            with room:
+                await context.send_initial_metadata(metadata)
+                messages: Any = method.call(parse(method.request, data), context)
+                async for message in messages:
+                    await context.write(message)
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except Exception as error:  # noqa: BLE001 - the caller is told, the log too
+            await _abort(context, name, error)
+
+    return answer
+
+
+def parse(kind: type[Message], data: bytes) -> Message:
+    """The request. Raises `CallError` for bytes that are none."""
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        raise CallError("INVALID_ARGUMENT", f"the request is no {kind.DESCRIPTOR.full_name}") from None
+
+
+async def _abort(context: Any, name: str, error: Exception) -> None:
+    import grpc
+
+    if context.cancelled() or context.done():
+        return
+    if isinstance(error, CallError):
+        code = error.code
+    elif isinstance(error, AxonemeError):
+        code = "INVALID_ARGUMENT" if getattr(error, "argument", False) else _UNKNOWN
+    else:
+        _log.error("a Hubble call failed", method=name, error=error)
+        code, error = "INTERNAL", CallError("INTERNAL", f"{name} failed; see the agent's log")
+    await context.abort(getattr(grpc.StatusCode, code), error.args[0][:1000])
