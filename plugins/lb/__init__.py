@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from axoneme.core.hooks import hookimpl
 from axoneme.core.plugin import PluginContext
-from axoneme.core.records import ConfigSection, DropReason, PluginInfo, Stage
+from axoneme.core.records import ConfigSection, DropReason, PluginInfo, Stage, TableSpec
 
 if TYPE_CHECKING:
     from axoneme.core.datapath.maps import MapSpec
@@ -23,6 +23,13 @@ def axoneme_config() -> ConfigSection:
     from axoneme.plugins.lb.config import LbConfig
 
     return ConfigSection(schema=LbConfig)
+
+
+@hookimpl
+def axoneme_tables() -> Iterable[TableSpec]:
+    from axoneme.plugins.lb.tables import TABLES
+
+    return TABLES
 
 
 @hookimpl

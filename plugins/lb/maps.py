@@ -88,7 +88,7 @@ SERVICE = Struct(
 def _backend(family: int) -> Struct:
     return Struct(
         f"lb_backend{family}",
-        {"address": ADDRESS[family], "port": be16, "flags": u8, "pad": u8},
+        {"address": ADDRESS[family], "port": be16, "flags": u8, "protocol": u8},
         "A backend by its number, which both families share. Number 0 is none.",
     )
 
