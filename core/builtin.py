@@ -14,6 +14,8 @@ from axoneme.core.workloads.endpoints import TABLES as WORKLOAD_TABLES
 
 if TYPE_CHECKING:
     from axoneme.core.agent import Agent
+    from axoneme.core.events.store.recorder import Recorder
+    from axoneme.core.records import DropReason
     from axoneme.core.state.ingest import FolderSource
     from axoneme.core.workloads.endpoints import Endpoint
 
@@ -69,6 +71,7 @@ class CoreParts:
         self.collector = Collector(
             context.map, lambda: context.settings.datapath.timeouts, agent.events.publish, self._samples
         )
+        self.recorder = self._recorder()
 
     @classmethod
     def of(cls, agent: Agent, context: Context) -> CoreParts:
@@ -84,7 +87,26 @@ class CoreParts:
             Service(name="ipcache", run=self.ipcache.run),
             Service(name="events", run=self._events),
             Service(name="connections", run=self.collector.run),
+            Service(name="event-store", run=self.recorder.run),
         ]
+
+    def _recorder(self) -> Recorder:
+        from axoneme.core.events.store.recorder import Recorder
+
+        agent, settings = self._agent, self._context.settings
+
+        def reasons() -> dict[int, DropReason]:
+            build = agent.datapath.active
+            return {one.number: one for one in build.blueprint.reasons} if build else {}
+
+        return Recorder(
+            agent.events,
+            self._context.state,
+            reasons,
+            lambda: agent.settings.events.store,
+            settings.agent.state_dir / "events",
+            settings.node.node_name(),
+        )
 
     def _samples(self) -> float:
         from axoneme.core.datapath.abi import EventType
@@ -121,6 +143,7 @@ class CoreParts:
             HealthCheck(name="endpoints", check=self.endpoints.health),
             HealthCheck(name="ipcache", check=self.ipcache.health),
             HealthCheck(name="connections", check=self.collector.health),
+            HealthCheck(name="event-store", check=self.recorder.health),
         ]
 
     def metrics(self) -> list[Metric]:
@@ -166,4 +189,5 @@ class CoreParts:
                 help="events that found no room in the ring",
                 read=lambda: float(self._agent.events.lost),
             ),
+            *self.recorder.metrics(),
         ]

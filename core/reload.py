@@ -27,6 +27,7 @@ _CHANGEABLE: Final[Mapping[str, tuple[str, ...]]] = {
     "node": (),
     "pools": (),
     "datapath": ("strategy", "max_verified_instructions", "conntrack_entries", "timeouts"),
+    "events": ("store",),
 }
 
 

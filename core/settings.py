@@ -149,6 +149,20 @@ class DatapathSettings:
 
 
 @frozen(kw_only=True)
+class StoreSettings:
+    """What the agent remembers of connections and drops, on the disk, for questions about the past."""
+
+    enabled: bool = setting(True, help="keep connections and drops on the disk, under agent.state_dir")
+    mebibytes: int = setting(256, help="how much room they may take; the oldest give way", minimum=1)
+    days: float = setting(7.0, help="how long they are kept", minimum=0.001)
+
+
+@frozen(kw_only=True)
+class EventSettings:
+    store: StoreSettings = setting(StoreSettings(), help="connections and drops on the disk")
+
+
+@frozen(kw_only=True)
 class PluginSettings:
     """Which plugins run. `sections` holds what stands under the plugins' own names, as it was written."""
 
@@ -163,4 +177,5 @@ class Settings:
     node: NodeSettings = setting(NodeSettings(), help="the machine it runs on")
     pools: PoolSettings = setting(PoolSettings(), help="the workloads' addresses")
     datapath: DatapathSettings = setting(DatapathSettings(), help="the programs in the kernel")
+    events: EventSettings = setting(EventSettings(), help="what becomes of the programs' reports")
     plugins: PluginSettings = setting(PluginSettings(), help="what this agent does, plugin by plugin")

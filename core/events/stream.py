@@ -49,6 +49,14 @@ class Listener:
             self.lost += len(oldest)
         self._new.set()
 
+    def take(self) -> list[Records]:
+        """All batches that wait, without waiting for more."""
+        batches = list(self._batches)
+        self._batches.clear()
+        self._waiting = 0
+        self._new.clear()
+        return batches
+
     async def batches(self) -> AsyncIterator[Records]:
         """Batches as they come, without end."""
         while True:

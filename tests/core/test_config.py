@@ -136,5 +136,5 @@ def test_a_configuration_from_values() -> None:
 
 def test_the_schema_has_every_section_and_those_of_plugins() -> None:
     schema: dict[str, Any] = config.schema({"policy": Section})
-    assert set(schema["properties"]) == {"agent", "node", "pools", "datapath", "plugins"}
+    assert set(schema["properties"]) == {"agent", "node", "pools", "datapath", "events", "plugins"}
     assert schema["properties"]["plugins"]["properties"]["policy"]["properties"]["limit"]["default"] == 5

@@ -209,9 +209,10 @@ async def test_monitor_names_events_and_stops_at_the_limit(kit: AgentKit) -> Non
         with kit.client() as client:
             return list(client.stream("monitor", types=["drop"], workload="web", limit=1))
 
+    before = len(kit.agent.events._listeners)
     watching = asyncio.ensure_future(asyncio.to_thread(work))
     async with asyncio.timeout(10):
-        while not kit.agent.events._listeners:  # noqa: ASYNC110 - it has no event for that
+        while len(kit.agent.events._listeners) == before:  # noqa: ASYNC110 - it has no event for that
             await asyncio.sleep(0)
     kit.agent.events.publish(drop(133))
     (event,) = await watching

@@ -125,11 +125,12 @@ async def test_plugins_and_version(shell: Shell) -> None:
 async def test_monitor_prints_lines_and_json(kit: AgentKit, shell: Shell) -> None:
     event = np.zeros(1, EVENT.dtype)
     event["type"], event["reason"], event["protocol"], event["source_endpoint"] = EventType.DROP, 133, 6, 1
+    before = len(kit.agent.events._listeners)
 
     async def watch(*more: str) -> str:
         watching = asyncio.ensure_future(shell("monitor", "--last", "1", *more))
         async with asyncio.timeout(10):
-            while not kit.agent.events._listeners:  # noqa: ASYNC110 - it has no event for that
+            while len(kit.agent.events._listeners) == before:  # noqa: ASYNC110 - it has no event for that
                 await asyncio.sleep(0)
         kit.agent.events.publish(event)
         return (await watching)[1]
