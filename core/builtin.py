@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from axoneme.core.context import Context
 from axoneme.core.contributions import CORE, Contributions, Provided
-from axoneme.core.events.rules import RULES
+from axoneme.core.events.rules import L7_RULES, RULES
 from axoneme.core.records import HealthCheck, Metric, MetricType, Service
 from axoneme.core.state.resources import RESOURCE_FILES, RESOURCES
 from axoneme.core.workloads.endpoints import TABLES as WORKLOAD_TABLES
+from axoneme.core.workloads.names import DNS_NAMES, FQDN_SELECTORS
 
 if TYPE_CHECKING:
     from axoneme.core.agent import Agent
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from axoneme.core.state.ingest import FolderSource
     from axoneme.core.workloads.endpoints import Endpoint
 
-TABLES = (RESOURCES, RESOURCE_FILES, *WORKLOAD_TABLES, RULES)
+TABLES = (RESOURCES, RESOURCE_FILES, *WORKLOAD_TABLES, DNS_NAMES, FQDN_SELECTORS, RULES, L7_RULES)
 
 
 def contributions(agent: Agent, context: Context) -> Contributions:

@@ -47,3 +47,31 @@ RULES = TableSpec(
     indexes=("kind", "namespace", "name", "retired"),
     doc="what the rule ids in verdicts and events stand for",
 )
+
+
+@frozen(kw_only=True)
+class L7Rules:
+    """What a proxy has to enforce on connections whose entry has this number (`egress_l7`, `ingress_l7`).
+
+    :param kind: `http`, `dns`, `kafka`, `tls`, `crd` (a listener by name) or another parser's name.
+    :param rules: canonical JSON, one text per rule, any of which lets a request through.
+    :param wildcard: everything passes, through the proxy all the same.
+    :param listener: its qualified name, for `crd`.
+    :param context: canonical JSON of TLS contexts and server names.
+    """
+
+    number: int
+    kind: str
+    rules: tuple[str, ...] = ()
+    wildcard: bool = False
+    listener: str = ""
+    context: tuple[str, ...] = ()
+
+
+L7_RULES = TableSpec(
+    name="l7_rules",
+    row=L7Rules,
+    key="number",
+    indexes=("kind",),
+    doc="what proxies have to enforce, by number",
+)

@@ -25,10 +25,18 @@ class PolicyConfig:
         AllowLocalhost.ALWAYS,
         help="always: the host reaches its own workloads unless a rule denies it; policy: only if a rule allows it",
     )
+    host_firewall: bool = setting(
+        False,
+        help="whether policies with a nodeSelector protect the host itself; not there yet, so that it can only be off",
+    )
     peers: int = setting(262_144, help="room for (policy, identity) entries in the kernel", minimum=1024)
     verdicts: int = setting(
         131_072, help="room for (class, protocol, port prefix) entries in the kernel", minimum=1024
     )
+
+    def __attrs_post_init__(self) -> None:
+        if self.host_firewall:
+            raise ValueError("host_firewall cannot be on: policies with a nodeSelector are not enforced yet")
 
     @property
     def settings(self) -> Settings:

@@ -25,6 +25,7 @@ from axoneme.plugins.policy.model import (
     PortRule,
     Requirement,
     Selector,
+    ServiceRef,
     Spec,
 )
 from axoneme.plugins.policy.peers import Scope
@@ -44,10 +45,14 @@ _SPEC_FIELDS = (
     "log",
 )
 _UNSUPPORTED = {
-    "Groups": "groups of a cloud provider are not supported",
-    "Nodes": "selecting nodes by label is not enabled",
-    "Services": "selecting services is not supported yet",
+    "Groups": ("groups of a cloud provider are not supported", "name their addresses with CIDRSet"),
+    "Nodes": (
+        "selecting nodes by label is not enabled",
+        "use the entities host, remote-node and kube-apiserver",
+    ),
 }
+#: What `authentication.mode` was called in Cilium 1.13, and what it is now.
+_OLD_AUTH = {"null": None, "mtls-spiffe": Auth.REQUIRED, "always-fail": Auth.ALWAYS_FAIL}
 
 
 def envelope(value: Any, locate: Locate = nowhere) -> tuple[Field, str, str]:
@@ -79,7 +84,17 @@ def parse_policy(value: Any, locate: Locate = nowhere, scope: Scope | None = Non
     return Policy(kind, scope.namespace, name, specs, locate(()))
 
 
-def _spec(item: Field, scope: Scope, clusterwide: bool) -> Spec:
+def parse_rules(value: Any, locate: Locate = nowhere, scope: Scope | None = None) -> Policy:
+    """The bare list of rules of Cilium's agent API and policy files: no object around, no namespace, and nothing added to its
+    selectors. Raises `ResourceError`."""
+    scope = (scope or Scope()).within("")
+    root = Field(value, (), locate)
+    return Policy(
+        "rules", "", "", tuple(_spec(one, scope, True, bare=True) for one in root.sequence()), locate(())
+    )
+
+
+def _spec(item: Field, scope: Scope, clusterwide: bool, *, bare: bool = False) -> Spec:
     parts = item.mapping(_SPEC_FIELDS)
     subject, node = _subject(item, parts, scope, clusterwide)
     if not any(parts[name].sequence() for name in _SPEC_FIELDS[2:6] if name in parts):
@@ -88,7 +103,7 @@ def _spec(item: Field, scope: Scope, clusterwide: bool) -> Spec:
             "'- {}' denies everything",
         )
     for_init = any(one.source == "reserved" and one.key == "init" for one in subject.requirements)
-    reader = _Rules(scope, for_init, node)
+    reader = _Rules(scope, for_init or bare, node)
     flags = parts["enableDefaultDeny"].mapping(("ingress", "egress")) if "enableDefaultDeny" in parts else {}
     return Spec(
         item.path,
@@ -103,8 +118,6 @@ def _subject(item: Field, parts: dict[str, Field], scope: Scope, clusterwide: bo
     if "nodeSelector" in parts:
         if not clusterwide:
             parts["nodeSelector"].fail("only a CiliumClusterwideNetworkPolicy can select nodes")
-        if scope.schema:
-            parts["nodeSelector"].fail("nodeSelector needs a host firewall, which is not supported yet")
         if "endpointSelector" in parts:
             item.fail("cannot have both endpointSelector and nodeSelector")
         return peers.selector(parts["nodeSelector"]), True
@@ -141,9 +154,9 @@ class _Rules:
         known = [
             side + name for name in ("Endpoints", "Requires", "CIDR", "CIDRSet", "Entities", *_UNSUPPORTED)
         ]
-        known += ["toPorts", "icmps"] + ([] if deny else ["authentication", "toFQDNs"])
-        if direction is Direction.INGRESS:
-            known = [name for name in known if name not in ("toFQDNs", "fromServices")]
+        known += ["toPorts", "icmps"] + ([] if deny else ["authentication", "auth"])
+        if direction is Direction.EGRESS:
+            known += ["toServices"] + ([] if deny else ["toFQDNs"])
         parts = item.mapping(known)
         found, endpoint_peers = self._peers(item, parts, side)
         return PeerRule(
@@ -153,6 +166,7 @@ class _Rules:
             ports=self._ports(item, parts, direction, deny),
             endpoint_peers=endpoint_peers,
             requires=self._requires(parts, side),
+            services=self._services(parts),
             auth=None if deny else self._auth(parts),
             where=item.where(),
             text=json.dumps(item.value, sort_keys=True, default=str),
@@ -160,21 +174,22 @@ class _Rules:
 
     def _peers(self, item: Field, parts: dict[str, Field], side: str) -> tuple[tuple[Peer, ...] | None, int]:
         """None for anybody; the second value counts those that came from endpoint selectors."""
-        for name, reason in _UNSUPPORTED.items():
+        for name, (reason, hint) in _UNSUPPORTED.items():
             if side + name in parts and parts[side + name].sequence():
-                parts[side + name].fail(reason)
+                parts[side + name].fail(reason, hint)
         readers: dict[str, Callable[[Field], tuple[Peer, ...]]] = {
             f"{side}Endpoints": self._endpoint,
             f"{side}CIDR": lambda one: (peers.cidr(one),),
             f"{side}CIDRSet": lambda one: (peers.cidr_rule(one),),
             f"{side}Entities": lambda one: peers.entity(one, self._scope),
-            "toFQDNs": lambda one: (peers.fqdn(one, self._scope),),
+            "toFQDNs": lambda one: (peers.fqdn(one),),
+            "toServices": lambda one: (),  # nobody, until it is known who serves: see services.py
         }
         present = {name: parts[name].sequence() for name in readers if name in parts}
         used = [name for name, elements in present.items() if elements]
         if len(used) > 1:
             item.fail(f"cannot combine {used[0]} and {used[1]} in one rule", "write one rule for each")
-        if any(not elements for name, elements in present.items() if name != "toFQDNs"):
+        if any(not elements for name, elements in present.items() if name not in ("toFQDNs", "toServices")):
             return (), 0  # present and empty selects nobody, whatever else the rule says
         if not used:
             return None, 0
@@ -183,6 +198,10 @@ class _Rules:
 
     def _endpoint(self, item: Field) -> tuple[Peer, ...]:
         return (peers.peer_selector(item, self._scope, for_init=self._for_init),)
+
+    def _services(self, parts: dict[str, Field]) -> tuple[ServiceRef, ...]:
+        elements = parts["toServices"].sequence() if "toServices" in parts else []
+        return tuple(peers.service(one, self._scope) for one in elements)
 
     def _requires(self, parts: dict[str, Field], side: str) -> tuple[Requirement, ...]:
         if f"{side}Requires" not in parts:
@@ -212,6 +231,9 @@ class _Rules:
         return rules
 
     def _auth(self, parts: dict[str, Field]) -> Auth | None:
+        if "auth" in parts and "authentication" not in parts:
+            fields = parts["auth"].mapping(("type",))
+            return _OLD_AUTH[fields["type"].one_of(_OLD_AUTH)] if "type" in fields else None
         if "authentication" not in parts:
             return None
         fields = parts["authentication"].mapping(("mode",))

@@ -188,12 +188,25 @@ class PortRule:
 
 
 @frozen
+class ServiceRef:
+    """An element of toServices: the service of this name, or those of the namespace that the selector selects.
+
+    :param namespace: empty for all namespaces.
+    """
+
+    namespace: str
+    name: str = ""
+    selector: Selector | None = None
+
+
+@frozen
 class PeerRule:
     """One element of a direction's allow or deny list.
 
     :param path: the field's path in the object, e.g. `spec.ingress[0]`.
     :param peers: None for anybody, `()` for nobody; `endpoint_peers` of them, at the front, take part in `requires`.
     :param ports: None for an L3 rule; `()` allows nothing.
+    :param services: services whose backends are peers too, once they are known; see services.py.
     :param requires: requirements that hold for every endpoint peer of every rule (of the same verdict) of the subject.
     """
 
@@ -203,6 +216,7 @@ class PeerRule:
     ports: tuple[PortRule, ...] | None
     endpoint_peers: int = 0
     requires: tuple[Requirement, ...] = ()
+    services: tuple[ServiceRef, ...] = ()
     auth: Auth | None = None
     where: Where | None = field(default=None, eq=False)
     text: str = field(default="", eq=False)

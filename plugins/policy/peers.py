@@ -24,6 +24,7 @@ from axoneme.plugins.policy.model import (
     Peer,
     Requirement,
     Selector,
+    ServiceRef,
 )
 
 _VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
@@ -57,8 +58,7 @@ class Scope:
     :param cluster: the local cluster's name.
     :param dual_stack: the world then has one identity per family.
     :param default_local_cluster: selectors that say nothing of clusters are confined to the local one.
-    :param schema: refuse what the resource's schema refuses, not only what the reference's decoder does, and also what
-        an agent cannot enforce yet (names without a DNS proxy, nodes without a host firewall).
+    :param schema: refuse what the resource's schema refuses, not only what the reference's decoder does.
     """
 
     namespace: str = ""
@@ -256,10 +256,33 @@ def ip_block(item: Field) -> CidrSelector:
     return CidrSelector(base, excepts)
 
 
-def fqdn(item: Field, scope: Scope) -> Selector:
+def service(item: Field, scope: Scope) -> ServiceRef:
+    """An element of toServices. Without a namespace it is the policy's own."""
+    parts = item.mapping(("k8sService", "k8sServiceSelector"))
+    if len(parts) != 1:
+        item.fail("needs exactly one of k8sService and k8sServiceSelector")
+    if "k8sService" in parts:
+        fields = parts["k8sService"].mapping(("serviceName", "namespace"))
+        if "serviceName" not in fields or not fields["serviceName"].string():
+            parts["k8sService"].fail("needs 'serviceName'")
+        return ServiceRef(_namespace(fields, scope), fields["serviceName"].string())
+    fields = parts["k8sServiceSelector"].mapping(("selector", "namespace"))
+    if "selector" not in fields:
+        parts["k8sServiceSelector"].fail("needs 'selector'")
+    inner = fields["selector"].mapping(("matchLabels", "matchExpressions", "namespace"))
+    labels = {name: one.value for name, one in inner.items() if name != "namespace"}
+    namespace = _namespace(
+        inner | fields, scope
+    )  # it belongs beside the selector, but is found inside of it too
+    return ServiceRef(namespace, selector=selector(evolve(fields["selector"], value=labels)))
+
+
+def _namespace(fields: dict[str, Field], scope: Scope) -> str:
+    return fields["namespace"].string() if "namespace" in fields else scope.namespace
+
+
+def fqdn(item: Field) -> Selector:
     """An element of toFQDNs: the identities that carry its label, source `fqdn`, once its addresses are known."""
-    if scope.schema:
-        item.fail("toFQDNs needs a DNS proxy that learns addresses, which is not supported yet")
     parts = item.mapping(("matchName", "matchPattern"))
     if len(parts) != 1:
         item.fail("needs exactly one of matchName and matchPattern")

@@ -6,10 +6,10 @@ CIDR group or a DNS name says of a prefix also holds for the longer prefixes ins
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
+from axoneme.core.workloads.names import name_matches
 from axoneme.plugins.policy.model import (
     CIDR_GROUP_KEY,
     CidrGroup,
@@ -52,15 +52,6 @@ def names(policies: Iterable[Policy]) -> set[str]:
     }
 
 
-def name_matches(pattern: str, name: str) -> bool:
-    """Whether a DNS name is what a name or pattern of toFQDNs selects: `*.x` stands for exactly one label."""
-    pattern, name = pattern.lower().rstrip("."), name.lower().rstrip(".")
-    if pattern == "*":
-        return True
-    parts = [re.escape(part) for part in pattern.split("*")]
-    return re.fullmatch("[-a-z0-9_]*".join(parts), name) is not None
-
-
 def world_label(prefix: Network, dual_stack: bool) -> str:
     return f"reserved:world-ipv{prefix.version}" if dual_stack else "reserved:world"
 
@@ -77,18 +68,48 @@ def world_labels(
     :param resolved: DNS names with the addresses that are known for them.
     """
     policies = list(policies)
+    found = cidr_labels(policies, groups, dual_stack=dual_stack)
+    selecting: dict[Address, set[str]] = {}
+    for pattern in names(policies):
+        for name, addresses in (resolved or {}).items():
+            if name_matches(pattern, name):
+                for address in addresses:
+                    selecting.setdefault(address, set()).add(pattern)
+    named = {
+        ip_network(address): name_labels(
+            patterns, _around(found, address), world_label(ip_network(address), dual_stack)
+        )
+        for address, patterns in selecting.items()
+    }
+    return found | named
+
+
+def _around(labels: Mapping[Network, tuple[str, ...]], address: Address) -> tuple[str, ...]:
+    prefix = longest(labels, address)
+    return () if prefix is None else labels[prefix]
+
+
+def cidr_labels(
+    policies: Iterable[Policy], groups: Iterable[CidrGroup], *, dual_stack: bool
+) -> dict[Network, tuple[str, ...]]:
+    """The labels of every prefix that policies and groups name themselves."""
     own: dict[Network, set[str]] = {prefix: set() for prefix in mentioned(policies)}
     for group in groups:
         labels = {f"cidrgroup:{CIDR_GROUP_KEY}{group.name}"}
         labels |= {f"cidrgroup:{key}={value}" for key, value in group.labels}
         for prefix in group.prefixes:
             own.setdefault(prefix, set()).update(labels)
-    for pattern in names(policies):
-        for name, addresses in (resolved or {}).items():
-            if name_matches(pattern, name):
-                for address in addresses:
-                    own.setdefault(ip_network(address), set()).add(f"fqdn:{pattern}")
     return {prefix: _labels(prefix, own, dual_stack) for prefix in own if prefix.prefixlen}
+
+
+def name_labels(patterns: Iterable[str], around: Iterable[str], world: str) -> tuple[str, ...]:
+    """The labels of an address that names stand for.
+
+    Not its own prefix: addresses that nothing tells apart share an identity, however many a name has.
+
+    :param around: the labels of the longest prefix around it that policies name.
+    """
+    return tuple(sorted({world, *around, *(f"fqdn:{pattern}" for pattern in patterns)}))
 
 
 def _labels(prefix: Network, own: Mapping[Network, set[str]], dual_stack: bool) -> tuple[str, ...]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 from weakref import WeakValueDictionary
 
 from axoneme.core import logs
 from axoneme.core.datapath.kernel import MapFull
-from axoneme.core.events.rules import RULES, Rule
+from axoneme.core.events.rules import L7_RULES, RULES, L7Rules, Rule
 from axoneme.core.plugin import PluginContext
 from axoneme.core.records import Health, Level
 from axoneme.core.state.resources import RESOURCES, Resource
@@ -18,11 +18,13 @@ from axoneme.core.state.table import Batch
 from axoneme.core.state.watch import watch_many
 from axoneme.core.workloads.endpoints import ENDPOINTS, IDENTITIES, IPCACHE, Endpoint
 from axoneme.core.workloads.endpoints import Identity as IdentityRow
+from axoneme.core.workloads.names import DNS_NAMES, FQDN_SELECTORS, DnsName, FqdnSelector
 from axoneme.plugins.policy.config import PolicyConfig
 from axoneme.plugins.policy.engine import Engine
 from axoneme.plugins.policy.maps import PolicyMaps
-from axoneme.plugins.policy.model import CidrGroup, Network, Policy, Protocol
+from axoneme.plugins.policy.model import L7, CidrGroup, Network, Policy, Protocol
 from axoneme.plugins.policy.selectors import Identity
+from axoneme.plugins.policy.services import KINDS, expand, known_services, names_services
 from axoneme.plugins.policy.subject import Subject
 from axoneme.plugins.policy.tables import Plan, difference, unused
 from axoneme.plugins.policy.world import World, WorldChange, speaks_of_prefixes
@@ -49,6 +51,9 @@ class PolicyReconciler:
         self._full: dict[int, str] = {}
         self._policies: dict[Any, Policy] = {}
         self._groups: dict[Any, CidrGroup] = {}
+        #: Services and endpoint slices, and the policies that name services.
+        self._services: dict[Any, Resource] = {}
+        self._serving: set[Any] = set()
         self._world_changed = False
         #: Endpoints whose policies the kernel has, and news of them.
         self._written: frozenset[int] = frozenset()
@@ -62,15 +67,19 @@ class PolicyReconciler:
             state.table(IDENTITIES.name, IdentityRow).watch(),
             state.table(ENDPOINTS.name, Endpoint).watch(),
             state.table(RESOURCES.name, Resource).watch(),
+            state.table(DNS_NAMES.name, DnsName).watch(),
         )
         tables = (state.table(IDENTITIES.name), state.table(ENDPOINTS.name), state.table(RESOURCES.name))
+        names = state.table(DNS_NAMES.name)
         ipcache = state.writer(IPCACHE.name)
         remove_gate = self._context.workloads.gate("policy", self._decided)
         ipcache.expect(SOURCE)  # so that nobody takes our prefixes out of the kernel before we named them
         try:
-            async for identities, endpoints, resources in watch_many(*watches):
+            async for identities, endpoints, resources, named in watch_many(*watches):
                 self._take(identities, endpoints, resources)
-                if all(table.initialized for table in tables):
+                self._take_names(named)
+                # Whoever learns names is waited for, but does not have to be there.
+                if all(table.initialized for table in tables) and not names.awaited:
                     await self._update()
                     self._written = frozenset(self.engine.tables.subjects)
                     self._progress.set()
@@ -91,6 +100,7 @@ class PolicyReconciler:
         """A restart after a failure begins anew, from the tables and from what the kernel has."""
         self.engine, self._synced, self._started = Engine(self._settings), False, False
         self._policies, self._groups, self._full = {}, {}, {}
+        self._services, self._serving = {}, set()
         context = self._context
         self._maps = PolicyMaps(
             *(context.map(f"policy_{name}") for name in ("subjects", "peers", "verdicts"))
@@ -128,9 +138,16 @@ class PolicyReconciler:
         for resource in resources.changes if resources else ():
             self._take_resource(resource.key, resource.new)
 
+    def _take_names(self, named: Batch[DnsName] | None) -> None:
+        for change in named.changes if named else ():
+            enter = self._world.dns.remove if change.new is None else self._world.dns.add
+            enter(change.row.name, change.row.address)
+
     def _take_resource(self, key: Any, row: Resource | None) -> None:
         parsed = row.parsed if row is not None else None
-        if isinstance(parsed, CidrGroup) or key in self._groups:
+        if key[0] in KINDS:
+            self._take_service(key, row)
+        elif isinstance(parsed, CidrGroup) or key in self._groups:
             self._world_changed = True
             self._groups.pop(key, None)
             if isinstance(parsed, CidrGroup):
@@ -138,26 +155,42 @@ class PolicyReconciler:
         elif isinstance(parsed, Policy) or key in self._policies:
             new = parsed if isinstance(parsed, Policy) else None
             old = self._policies.pop(key, None)
+            self._serving.discard(key)
             if new is not None:
                 self._policies[key] = new
+                if names_services(new):
+                    self._serving.add(key)
             self._world_changed |= speaks_of_prefixes(old) or speaks_of_prefixes(new)
             self._pending[key] = new
             if old is not None and (new is None or new.key != old.key):
                 self.engine.remove_policy(old.key)
 
+    def _take_service(self, key: Any, row: Resource | None) -> None:
+        self._services.pop(key, None)
+        if row is not None:
+            self._services[key] = row
+        for name in self._serving:
+            self._pending[name], self._world_changed = self._policies[name], True
+
+    def _with_services(self) -> dict[Any, Policy]:
+        """The policies, with the peers that their services stand for."""
+        known = known_services(self._services.values()) if self._serving else []
+        return self._policies | {key: expand(self._policies[key], known) for key in self._serving}
+
     # To the kernel
 
     async def _update(self) -> None:
         started = time.perf_counter()
-        change = self._world_change()
+        policies = self._with_services()
+        change = self._world_change(policies.values())
         for identity in change.added.values():
             self.engine.upsert_identity(identity)
         if self._started and change.added:
             self._commit()
             await self._world.enter(change)
-        for policy in self._pending.values():
+        for key, policy in self._pending.items():
             if policy is not None:
-                self.engine.upsert_policy(policy)
+                self.engine.upsert_policy(policies[key])
         self._pending.clear()
         self._commit()
         if (
@@ -176,14 +209,23 @@ class PolicyReconciler:
         self._note_rules()
         self.last_duration = time.perf_counter() - started
 
-    def _world_change(self) -> WorldChange:
+    def _world_change(self, policies: Iterable[Policy]) -> WorldChange:
         if not self._world_changed:
-            return WorldChange()
+            return self._world.change_names()
         self._world_changed = False
-        return self._world.change(self._policies.values(), self._groups.values())
+        change = self._world.change(policies, self._groups.values())
+        self._note_selectors()
+        return change
+
+    def _note_selectors(self) -> None:
+        table = self._context.state.writer(FQDN_SELECTORS.name, FqdnSelector)
+        wanted = self._world.dns.patterns
+        table.upsert(*(FqdnSelector(pattern=one) for one in sorted(wanted)))
+        table.delete(*(row.pattern for row in table if row.pattern not in wanted))
 
     def _commit(self) -> None:
         plan = self.engine.commit()
+        self._note_l7()
         if self._synced:
             self._synced = self._write(plan)
         if not self._synced:
@@ -223,6 +265,14 @@ class PolicyReconciler:
         self._maps.fail_closed(self._full)
         log.error("policy_maps_full", endpoints=sorted(self._full), reason=reason)
 
+    def _note_l7(self) -> None:
+        """Before the kernel has a number, everybody can know what it stands for."""
+        table = self._context.state.writer(L7_RULES.name, L7Rules)
+        new = [number for number in self.engine.l7 if number not in table]
+        if new:
+            table.upsert(*(_l7_row(number, self.engine.l7[number]) for number in new))
+            table.delete(*(row.number for row in table if row.number not in self.engine.l7))
+
     def _note_rules(self) -> None:
         rows, gone = self.engine.rules.changes()
         table = self._context.state.writer(RULES.name, Rule)
@@ -243,7 +293,22 @@ class PolicyReconciler:
             )
         if not self._synced:
             return Health(level=Level.UNKNOWN, reason="waiting for the first full state")
+        nodes = sum(any(spec.node for spec in policy.specs) for policy in self._policies.values())
+        if nodes:
+            reason = f"{nodes} policies have a nodeSelector and no effect: there is no host firewall"
+            return Health(level=Level.OK, reason=reason)
         return Health(level=Level.OK)
+
+
+def _l7_row(number: int, l7: L7) -> L7Rules:
+    return L7Rules(
+        number=number,
+        kind=l7.redirect,
+        rules=l7.rules,
+        wildcard=l7.wildcard,
+        listener=l7.listener,
+        context=l7.context,
+    )
 
 
 def subject_of(endpoint: Endpoint) -> Subject:

@@ -61,8 +61,14 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (ports({"port": "0", "protocol": "TCP"}, **HTTP), "other than 0", "spec.ingress[0].toPorts[0].ports[0]"),
     (policy({"ingressDeny": [{"toPorts": [{"ports": [{"port": "80"}], **HTTP}]}]}), "unknown field 'rules'", "spec.ingressDeny[0].toPorts[0].rules"),
     (policy({"ingressDeny": [{"authentication": {"mode": "required"}}]}), "unknown field 'authentication'", "spec.ingressDeny[0].authentication"),
-    (policy({"egress": [{"toServices": [{"k8sService": {}}]}]}), "not supported yet", "spec.egress[0].toServices"),
-    (policy({"egress": [{"toFQDNs": [{"matchName": "a.io"}]}]}), "not supported yet", "spec.egress[0].toFQDNs[0]"),
+    (policy({"egress": [{"toServices": [{"k8sService": {}}]}]}), "needs 'serviceName'", "spec.egress[0].toServices[0].k8sService"),
+    (policy({"egress": [{"toServices": [{}]}]}), "exactly one", "spec.egress[0].toServices[0]"),
+    (policy({"egress": [{"toServices": [{"k8sServiceSelector": {}}]}]}), "needs 'selector'", "spec.egress[0].toServices[0].k8sServiceSelector"),
+    (policy({"egress": [{"toServices": [{"k8sService": {"serviceName": "a"}}], "toCIDR": ["10.0.0.0/8"]}]}), "cannot combine", "spec.egress[0]"),
+    (policy({"ingress": [{"fromServices": []}]}), "unknown field 'fromServices'", "spec.ingress[0].fromServices"),
+    (policy({"ingress": [{"fromNodes": [{}]}]}), "not enabled", "spec.ingress[0].fromNodes"),
+    (policy({"egress": [{"toFQDNs": [{"matchName": "a.io/"}]}]}), "not a DNS name", "spec.egress[0].toFQDNs[0].matchName"),
+    (policy({"egress": [{"toFQDNs": [{}]}]}), "exactly one", "spec.egress[0].toFQDNs[0]"),
 ]  # fmt: skip
 
 

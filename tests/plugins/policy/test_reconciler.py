@@ -15,7 +15,7 @@ import yaml
 
 from axoneme.core.datapath import abi
 from axoneme.core.datapath.maps import Map
-from axoneme.core.events.rules import RULES
+from axoneme.core.events.rules import L7_RULES, RULES
 from axoneme.core.records import Level
 from axoneme.core.state.document import At, Document
 from axoneme.core.state.resources import RESOURCES, Kinds, Resource, read_resource
@@ -25,6 +25,7 @@ from axoneme.core.workloads.endpoints import ENDPOINTS, TABLES, Endpoint, Ipcach
 from axoneme.core.workloads.endpoints import Identity as IdentityRow
 from axoneme.core.workloads.identities import RESERVED, workload_labels
 from axoneme.core.workloads.ipcache import Ipcache
+from axoneme.core.workloads.names import DNS_NAMES, FQDN_SELECTORS
 from axoneme.plugins.policy import world
 from axoneme.plugins.policy.config import PolicyConfig
 from axoneme.plugins.policy.kinds import resource_kinds
@@ -66,7 +67,7 @@ class Agent:
 
     def __init__(self, folder: Path, **config: Any) -> None:
         self.kernel = FakeKernel()
-        self.state = State([*TABLES, RESOURCES, RULES])
+        self.state = State([*TABLES, RESOURCES, RULES, L7_RULES, DNS_NAMES, FQDN_SELECTORS])
         self.revision = 0
         self.config = PolicyConfig(**config)
         declared = [*specs(self.config.peers, self.config.verdicts), *_ipcache_maps()]
