@@ -30,6 +30,7 @@ class AttachPoint:
     :param default: what the program returns when no stage had an opinion.
     :param packets: it handles parsed packets: the whole phase order, instantiated per family. The others are a plain
         chain of stages over their context.
+    :param frames: a chain whose context is an Ethernet frame: instantiated per family, entered by the frame's type.
     :param families: address families that the program sees.
     """
 
@@ -39,6 +40,7 @@ class AttachPoint:
     context: str
     default: int
     packets: bool = False
+    frames: bool = False
     families: tuple[int, ...] = (4, 6)
     phases: tuple[Phase, ...] = tuple(Phase)
 
@@ -83,7 +85,8 @@ ATTACH_POINTS: dict[str, AttachPoint] = {
         _packets("from_network", AttachType.TCX_INGRESS),
         _packets("to_network", AttachType.TCX_EGRESS),
         AttachPoint(
-            name="xdp_network", program=ProgramType.XDP, attach=AttachType.XDP, context="xdp_md", default=_XDP_PASS
+            name="xdp_network", program=ProgramType.XDP, attach=AttachType.XDP, context="xdp_md", default=_XDP_PASS,
+            frames=True,
         ),
         _sock("sock_connect4", AttachType.CGROUP_INET4_CONNECT, 4),
         _sock("sock_connect6", AttachType.CGROUP_INET6_CONNECT, 6),

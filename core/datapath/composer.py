@@ -17,7 +17,7 @@ from attrs import field, frozen
 
 from axoneme.core.datapath import abi
 from axoneme.core.datapath.attach import AttachPoint
-from axoneme.core.datapath.layout import Struct, array, c_definitions, u32, u64
+from axoneme.core.datapath.layout import Struct, Type, array, c_definitions, u32, u64
 from axoneme.core.datapath.maps import MapKind, MapSpec
 from axoneme.core.datapath.packet_program import Step, packet_programs
 from axoneme.core.datapath.reasons import ENTERED, FORGOTTEN, FORWARDED, LOST_EVENTS
@@ -225,7 +225,7 @@ def compose(
             *_part("abi.h"),
             '#line 1 "<maps>"',
             c_definitions(
-                [layout for spec in tokens.values() for layout in (spec.key, spec.value)] + [abi.EVENT]
+                [layout for spec in tokens.values() for layout in (spec.key, spec.value)] + _always(point)
             ),
             *(spec.c_accessors(token) for token, spec in tokens.items()),
             *body,
@@ -236,6 +236,11 @@ def compose(
         point=point, text=text, programs=programs, tokens=tokens, stages=tuple(stages),
         strategy="tailcalls" if cuts else "single",
     )  # fmt: skip
+
+
+def _always(point: AttachPoint) -> list[Type | None]:
+    """Structs that the shared C needs, whether or not a map has them."""
+    return [abi.EVENT, *(abi.TUPLE.values() if point.frames else ())]
 
 
 def _own_jumps(point: AttachPoint, body: list[str]) -> tuple[list[str], MapSpec]:
@@ -309,22 +314,62 @@ def _stage_text(placed: PlacedStage) -> list[str]:
 
 
 def _chain_body(point: AttachPoint, stages: Sequence[PlacedStage]) -> tuple[list[str], tuple[str, ...]]:
-    lines = ["#undef STAGE", "#undef LOCAL"]
-    lines += [f"#define STAGE(name) INLINE int GLUE(PLUGIN, _##name)(struct {point.context} *ctx)"]
-    lines += ["#define LOCAL(name) GLUE(PLUGIN, _##name)"]
+    if point.frames:
+        return _frame_body(point, stages), (point.name,)
+    lines = _macros(point, "GLUE(PLUGIN, _##name)")
     for placed in stages:
         lines += _stage_text(placed)
+    lines += ['#line 1 "<generated>"', _chain(f"int {point.name}", point, stages, "")]
+    return lines, (point.name,)
+
+
+def _frame_body(point: AttachPoint, stages: Sequence[PlacedStage]) -> list[str]:
+    """The chain once per family, and the function that enters the one of the frame's family."""
+    lines = _macros(point, "F(GLUE(PLUGIN, _##name))")
+    for family in point.families:
+        lines += ["#undef FAMILY", f"#define FAMILY {family}", *_part("family.h")]
+        for placed in stages:
+            lines += _stage_text(placed)
+        head = f"INLINE int run{family}"
+        lines += ['#line 1 "<generated>"', _chain(head, point, stages, str(family))]
+    entry = _FRAME_ENTRY % {"name": point.name, "context": point.context, "default": point.default}
+    return [*lines, entry]
+
+
+def _macros(point: AttachPoint, name: str) -> list[str]:
+    return [
+        "#undef STAGE",
+        "#undef LOCAL",
+        f"#define STAGE(name) INLINE int {name}(struct {point.context} *ctx)",
+        f"#define LOCAL(name) {name}",
+    ]
+
+
+def _chain(head: str, point: AttachPoint, stages: Sequence[PlacedStage], suffix: str) -> str:
     calls = [
-        f"\tverdict = {c_name(s.plugin)}_{s.stage.name}(ctx);\n\tif (verdict)\n\t\treturn verdict - TAKEN(0);"
+        f"\tverdict = {c_name(s.plugin)}_{s.stage.name}{suffix}(ctx);\n\tif (verdict)\n\t\treturn verdict - TAKEN(0);"
         for s in stages
     ]
-    lines += [
-        '#line 1 "<generated>"',
-        f"int {point.name}(struct {point.context} *ctx)\n{{\n\tint verdict;\n",
-        *calls,
-        f"\treturn {point.default};\n}}",
-    ]
-    return lines, (point.name,)
+    start = f"{head}(struct {point.context} *ctx)\n{{\n\tint verdict;\n"
+    return "\n".join([start, *calls, f"\treturn {point.default};\n}}"])
+
+
+_FRAME_ENTRY = """
+int %(name)s(struct %(context)s *ctx)
+{
+	struct ethhdr *frame = (void *)(long)ctx->data;
+
+	if ((void *)(frame + 1) > (void *)(long)ctx->data_end)
+		return %(default)d;
+	switch (frame->h_proto) {
+	case be16(ETH_P_IP):
+		return run4(ctx);
+	case be16(ETH_P_IPV6):
+		return run6(ctx);
+	}
+	return %(default)d;
+}
+"""
 
 
 def c_name(plugin: str) -> str:

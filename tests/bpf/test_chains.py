@@ -12,7 +12,7 @@ from axoneme.core.datapath.maps import MapKind, MapSpec
 from axoneme.core.datapath.testrun import run_skb, run_xdp
 from axoneme.core.records import Phase, Stage
 from axoneme.core.testing.datapath import DatapathBench
-from axoneme.core.testing.packets import UDP, Ethernet, IPv4, build
+from axoneme.core.testing.packets import ARP, UDP, Ethernet, IPv4, IPv6, build
 
 pytestmark = pytest.mark.kernel
 
@@ -65,6 +65,15 @@ def test_xdp_answers_what_a_stage_says() -> None:
         assert run_xdp(program, FRAME).verdict == 1, "the second stage"
         bench.map("switch").update(0, 3)
         assert run_xdp(program, FRAME).verdict == 3, "the first"
+
+
+def test_xdp_stages_exist_per_family() -> None:
+    body = "\tstruct F(tuple) there = {}, back;\n\n\tthere.sport = 1;\n\tF(reverse)(&back, &there);\n\treturn back.dport ? TAKEN(FAMILY) : NEXT;"
+    with chain("xdp_network", body) as bench:
+        program = bench.program("xdp_network").main
+        assert run_xdp(program, FRAME).verdict == 4
+        assert run_xdp(program, build(Ethernet(), IPv6(), UDP(), b"data")).verdict == 6
+        assert run_xdp(program, build(Ethernet(), ARP())).verdict == 2, "neither: as if there were no chain"
 
 
 def test_a_chain_without_an_opinion_lets_pass() -> None:
