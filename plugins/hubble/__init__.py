@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import importlib
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from axoneme.core.hooks import hookimpl
 from axoneme.core.plugin import PluginContext
-from axoneme.core.records import ConfigSection, HealthCheck, PluginInfo, Service, TableSpec
+from axoneme.core.records import Command, ConfigSection, HealthCheck, PluginInfo, Service, TableSpec
+
+if TYPE_CHECKING:
+    import click
 
 
 @hookimpl
@@ -44,3 +49,43 @@ def axoneme_health(context: PluginContext) -> Iterable[HealthCheck]:
     from axoneme.plugins.hubble.server import service
 
     return [HealthCheck(name="certificates", check=service.of(context).health)]
+
+
+@hookimpl
+def axoneme_commands() -> Iterable[Command]:
+    def command(path: str) -> Callable[[], click.Command]:
+        def load() -> click.Command:
+            module, _, name = path.partition(":")
+            made: click.Command = getattr(importlib.import_module(f"axoneme.plugins.hubble.{module}"), name)
+            return made
+
+        return load
+
+    group = ("hubble",)
+    return [
+        Command(
+            name="status",
+            group=group,
+            load=command("cli.commands:status"),
+            summary="Show how a Hubble server is.",
+        ),
+        Command(name="observe", group=group, load=command("cli.observe:observe"), summary="Show flows."),
+        Command(
+            name="nodes",
+            group=(*group, "list"),
+            load=command("cli.commands:list_nodes"),
+            summary="List nodes.",
+        ),
+        Command(
+            name="namespaces",
+            group=(*group, "list"),
+            load=command("cli.commands:list_namespaces"),
+            summary="List namespaces.",
+        ),
+        Command(
+            name="peers",
+            group=(*group, "watch"),
+            load=command("cli.commands:watch_peers"),
+            summary="Watch nodes come and go.",
+        ),
+    ]

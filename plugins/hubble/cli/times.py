@@ -15,12 +15,12 @@ from axoneme.plugins.hubble.cli.flags import UsageError
 _UNITS: Final = {
     "ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9,
 }  # fmt: skip
-_PART: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_PART: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
 _ZONE: Final = r"(?P<zone>Z|[+-]\d\d:\d\d)"
 _DATE: Final = r"(?P<date>\d{4}-\d\d-\d\d)"
 #: A date; a date with the hour, the minute, or the second with any fraction, and then with a zone.
 _LAYOUTS: Final = tuple(
-    re.compile(pattern)
+    re.compile(pattern, re.ASCII)
     for pattern in (
         _DATE,
         rf"{_DATE}T(?P<clock>\d\d){_ZONE}",

@@ -43,7 +43,7 @@ class Server:
         flows, table = observer.of(context), context.state.writer(peers.PEERS.name, peers.Peer)
         events = AgentEvents(flows.node_name)
         me = this_peer(context)
-        service = ObserverService(flows, events, Self(flows.node_name, me.address, me.server_name))
+        service = ObserverService(flows, events, Self(me.name, me.address, me.server_name))
         handlers = (service.handler(Room(settings.streams)), peers.PeerService(table).handler())
         self._grpc = GrpcServer(place, handlers, (SERVICE, peers.SERVICE))
         known = [me, *context.config.peers]
