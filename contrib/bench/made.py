@@ -28,8 +28,9 @@ from axoneme.core.settings import Settings
 from axoneme.core.testing.datapath import DatapathBench
 from axoneme.core.testing.packets import TCP, Ethernet, IPv4, build
 from axoneme.plugins.policy import maps as policy_maps
+from axoneme.plugins.policy.blocks import EVERYTHING
 from axoneme.plugins.policy.model import Auth
-from axoneme.plugins.policy.tables import Action, Flag, SubjectEntry, VerdictKey, VerdictValue
+from axoneme.plugins.policy.tables import Action, Flag, SubjectEntry, VerdictValue
 
 #: As many live connections as `datapath.established.local.65k` rotates through.
 CONNECTIONS = 65_000
@@ -122,17 +123,13 @@ class MadeDatapath(DatapathBench):
         allow = VerdictValue(Action.ALLOW, 0, 0, 7, 0)
         flags = Flag.COMPUTED | Flag.EGRESS_ENFORCED | Flag.INGRESS_ENFORCED
         classes = {
-            (policy, identity): 5000 + policy * 8 + identity % 8
+            policy: {identity: 5000 + policy * 8 + identity % 8 for identity in _IDENTITIES}
             for policy in _POLICIES
-            for identity in _IDENTITIES
         }
-        verdicts = {VerdictKey(32, each, 0, 0): deny for each in {*classes.values(), *_POLICIES}}
-        verdicts |= {
-            VerdictKey(64, each, 6, port): allow
-            for each in classes.values()
-            for port in (80, 443, 8080, 9090)
-        }
-        tables.add_verdicts(verdicts)
+        ports = {(6, 16, port): allow for port in (80, 443, 8080, 9090)}
+        tables.add_verdicts({each: {EVERYTHING: deny} for each in _POLICIES})
+        used = {each for rows in classes.values() for each in rows.values()}
+        tables.add_verdicts({each: {EVERYTHING: deny, **ports} for each in used})
         tables.set_peers(classes)
         tables.set_subjects({n: SubjectEntry(p, p, flags) for n, p in enumerate(_POLICIES, 1)})
 

@@ -12,7 +12,7 @@ from axoneme.plugins.policy import reconciler
 from axoneme.plugins.policy.blocks import PORT_BITS, Block, specificity
 from axoneme.plugins.policy.engine import Engine
 from axoneme.plugins.policy.model import Direction, Protocol
-from axoneme.plugins.policy.resolve import Verdict
+from axoneme.plugins.policy.statements import Verdict
 
 
 def methods(context: PluginContext) -> Iterable[ApiMethod]:

@@ -40,6 +40,23 @@ def covering(block: Block) -> Iterator[Block]:
             yield (protocol, length, port & (0xFFFF << (PORT_BITS - length)) & 0xFFFF)
 
 
+def covers(outer: Block, inner: Block) -> bool:
+    """Whether all of `inner` lies in `outer`, be they equal."""
+    protocol, bits, port = outer
+    if not protocol:
+        return True
+    return protocol == inner[0] and bits <= inner[1] and (port ^ inner[2]) >> (PORT_BITS - bits) == 0
+
+
+def span(block: Block) -> tuple[int, int]:
+    """First and last of the block's ports, when the ports of all protocols are numbered in a row."""
+    protocol, bits, port = block
+    if not protocol:
+        return (0, 1 << 24)
+    first = (protocol << PORT_BITS) + port
+    return (first, first + (1 << PORT_BITS - bits) - 1)
+
+
 def specificity(block: Block) -> int:
     """The number of bits that the block fixes: 0 for everything, 8 for a protocol, up to 24 for a single port."""
     return 8 + block[1] if block[0] else 0

@@ -10,13 +10,15 @@ from collections.abc import Mapping
 
 from attrs import frozen
 
+from axoneme.plugins.policy.classes import Signature, positions
 from axoneme.plugins.policy.filters import ConflictError, DirectionPolicy, build, unresolvable
-from axoneme.plugins.policy.live import LivePolicies, Signature
+from axoneme.plugins.policy.live import LivePolicies
 from axoneme.plugins.policy.matching import Matched, SpecIndex, selected
 from axoneme.plugins.policy.model import L7, Direction, Policy, Protocol
-from axoneme.plugins.policy.resolve import Decisions, Verdict, decide
+from axoneme.plugins.policy.resolve import Decisions, decide
 from axoneme.plugins.policy.rules import RuleBook, refs_of
 from axoneme.plugins.policy.selectors import Identity, Labels, Universe
+from axoneme.plugins.policy.statements import Verdict
 from axoneme.plugins.policy.subject import NamedPorts, Settings, Subject
 from axoneme.plugins.policy.tables import (
     NO_SUBJECT,
@@ -54,6 +56,7 @@ class Engine:
         self._live = LivePolicies(self.universe, self.rules, hash_bits)
         self._stale: set[Subject] = set()
         self._new: set[int] = set()
+        self._gone: dict[int, int] = {}
         self._named: dict[tuple[str, Protocol], dict[int, int]] = {}
 
     # Reading
@@ -93,12 +96,10 @@ class Engine:
         if policy is None:
             return {}
         live = self._live[policy.digest]
-        members: dict[Signature, list[int]] = {}
-        for number, signature in live.signature_of.items():
-            members.setdefault(signature, []).append(number)
-        found: dict[Signature, tuple[Decisions, list[int]]] = {(): (live.default, [])}
-        for signature, numbers in sorted(members.items()):
-            found[signature] = (live.resolver.decisions(signature), sorted(numbers))
+        found: dict[Signature, tuple[Decisions, list[int]]] = {(): (live.resolver.default, [])}
+        for signature, group in sorted(live.groups.items()):
+            numbers = sorted(map(self.universe.number_at, positions(group.bits)))
+            found[signature] = (live.resolver.decisions(signature), numbers)
         return found
 
     def verdict(
@@ -112,9 +113,8 @@ class Engine:
         if policy is None:
             return None
         live = self._live[policy.digest]
-        signature = live.signature_of.get(identity)
-        decisions = live.default if signature is None else live.resolver.decisions(signature)
-        return decide(decisions, protocol, port)
+        signature = live.signature(self.universe.bit_of(identity)) if identity in self.universe else ()
+        return decide(live.resolver.decisions(signature), protocol, port)
 
     def errors(self) -> dict[int, ConflictError]:
         """The endpoints whose policies contradict each other."""
@@ -172,9 +172,11 @@ class Engine:
     def remove_identity(self, number: int) -> None:
         if number not in self.universe:
             return
+        if number in self._new:
+            self._new.discard(number)
+        else:
+            self._gone[number] = self.universe.bit_of(number)
         self.universe.remove(number)
-        self._new.discard(number)
-        self._live.leave(number)
 
     def upsert_subject(self, endpoint: int, subject: Subject) -> None:
         """Adds a local endpoint, or changes what is known of it."""
@@ -221,6 +223,9 @@ class Engine:
 
     def commit(self) -> Plan:
         """Brings everything up to date; returns the writes since the last commit."""
+        for number, bit in self._gone.items():
+            self._live.leave(number, bit)
+        self._gone.clear()
         for number in self._new:
             self._live.join(number)
         self._new.clear()
@@ -244,6 +249,7 @@ class Engine:
     def _build(self, subject: Subject, old: Resolved | None) -> Resolved:
         """Where rules contradict each other the old policy stays; without one, everything is denied."""
         matched = self._specs.matching(subject, self._labels[subject], self.settings)
+        likes = (old.egress, old.ingress) if old else (None, None)
         try:
             egress, ingress = (self._direction(matched, one, subject) for one in Direction)
         except ConflictError as error:
@@ -251,7 +257,7 @@ class Engine:
                 return Resolved(old.egress, old.ingress, error)
             egress, ingress = (unresolvable(one) for one in Direction)
             return Resolved(self._live.use(egress), self._live.use(ingress), error)
-        return Resolved(self._live.use(egress), self._live.use(ingress))
+        return Resolved(self._live.use(egress, likes[0]), self._live.use(ingress, likes[1]))
 
     def _direction(self, matched: list[Matched], direction: Direction, subject: Subject) -> DirectionPolicy:
         return build(matched, direction, subject, self._cluster_ports(), self.settings)

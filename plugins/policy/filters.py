@@ -10,52 +10,30 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 
-from attrs import astuple, define, evolve, field, frozen
+from attrs import define, evolve, field, frozen
 
 from axoneme.core.errors import AxonemeError
-from axoneme.plugins.policy.blocks import EVERYTHING, Block, blocks
+from axoneme.plugins.policy.blocks import Block
 from axoneme.plugins.policy.matching import Matched
-from axoneme.plugins.policy.model import (
-    ALL_PORTS,
-    L7,
-    WILDCARD,
-    Auth,
-    Direction,
-    Peer,
-    PeerRule,
-    Policy,
-    PortRule,
-    Ports,
-    Requirement,
-    Selector,
-)
+from axoneme.plugins.policy.model import ALL_PORTS, L7, WILDCARD, Direction, Peer, Ports, Requirement
 from axoneme.plugins.policy.peers import reserved
 from axoneme.plugins.policy.rules import RuleRef
+from axoneme.plugins.policy.statements import (
+    Entry,
+    MergeKey,
+    Statement,
+    blocks_of,
+    packed,
+    statement,
+    statements,
+)
 from axoneme.plugins.policy.subject import Enforcement, NamedPorts, Settings, Subject
 
 
 class ConflictError(AxonemeError):
     """Rules of a subject that cannot be merged; none of its policy can be resolved."""
-
-
-@frozen
-class Entry:
-    """What the rules with one selector say about one block of ports.
-
-    :param rules: the rules merged into it, in the order of their names.
-    :param auth: None unless a rule names a mode.
-    """
-
-    deny: bool
-    rules: tuple[RuleRef, ...]
-    l7: L7 | None = None
-    auth: Auth | None = None
-
-    @property
-    def strength(self) -> int:
-        """How strongly the entry pulls traffic to its proxy; 0 without one."""
-        return 0 if self.l7 is None else 1000 - self.l7.priority
 
 
 @frozen
@@ -77,15 +55,11 @@ class DirectionPolicy:
     @cached_property
     def digest(self) -> bytes:
         """16 bytes that stand for the content; equal content has equal bytes in every run."""
-        content = [self.enforced, self.open, self.default.key]
-        content += [(text, [_plain(*one) for one in found]) for text, found in sorted(self.entries.items())]
-        return hashlib.blake2b(repr(content).encode(), digest_size=16, person=b"policy").digest()
-
-
-def _plain(block: Block, entry: Entry) -> tuple[object, ...]:
-    l7 = None if entry.l7 is None else astuple(entry.l7)
-    auth = None if entry.auth is None else int(entry.auth)
-    return (block, entry.deny, [ref.key for ref in entry.rules], l7, auth)
+        parts = [repr((self.enforced, self.open, self.default.key)).encode()]
+        for text in sorted(self.entries):
+            parts.append(b"\0" + text.encode() + b"\0")
+            parts += [packed(block) + entry.digest for block, entry in self.entries[text]]
+        return hashlib.blake2b(b"".join(parts), digest_size=16, person=b"policy").digest()
 
 
 def build(
@@ -97,15 +71,12 @@ def build(
 ) -> DirectionPolicy:
     """The policy of a subject in one direction. Raises `ConflictError`.
 
-    :param matched: the specs that select the subject; their order does not matter.
+    :param matched: the specs that select the subject, in their order.
     :param cluster_ports: the named ports of all workloads, which named ports in egress rules are looked up in.
     """
     if settings.enforcement is Enforcement.NEVER:
         return _plain_policy(False, True, direction, "enforcement-never")
-    present = sorted(
-        (one for one in matched if one.spec.direction(direction).rules),
-        key=lambda one: (one.policy.key, one.spec.path),
-    )
+    present = [one for one in matched if one.spec.direction(direction).rules]
     enforced, open_, default = _default(present, direction, subject, settings)
     if not enforced:
         return _plain_policy(False, True, direction, "no-policy")
@@ -113,7 +84,7 @@ def build(
     filters = _Filters(ports, direction)
     filters.take(present)
     if open_:
-        filters.allow(ALL_PORTS, WILDCARD, default)
+        filters.allow_all(default)
     if direction is Direction.INGRESS and settings.allow_localhost and not subject.host:
         filters.allow_implied(reserved("host"), RuleRef("", direction.value, "allow-localhost"))
     return filters.policy(enforced, open_, default)
@@ -160,65 +131,69 @@ class _Filters:
 
     _ports: NamedPorts
     _direction: Direction
-    _peers: dict[str, Peer] = field(factory=dict)
-    _merged: dict[tuple[Ports, str], Entry] = field(factory=dict)
-    _implied: list[tuple[str, Entry]] = field(factory=list)
+    _merged: dict[MergeKey, Statement] = field(factory=dict)
+    _implied: list[Statement] = field(factory=list)
 
     def take(self, present: Sequence[Matched]) -> None:
-        rules = [(one.policy, rule) for one in present for rule in one.spec.direction(self._direction).rules]
-        requires = {deny: _requires((rule for _, rule in rules), deny) for deny in (False, True)}
-        for policy, rule in rules:
-            self._rule(policy, rule, requires[rule.deny])
+        merged = self._merged
+        for one in self._statements(present):
+            key = one.key
+            if key not in merged:
+                merged[key] = one
+            else:
+                old = merged[key]
+                merged[key] = evolve(old, entry=merge_rules(old.entry, one.entry))
 
-    def _rule(self, policy: Policy, rule: PeerRule, requires: tuple[Requirement, ...]) -> None:
-        peers = _peers_of(rule, requires)
-        if peers is None and rule.ports is None:
-            return
-        ref = RuleRef(policy.key, self._direction.value, rule.path)
-        port_rules = rule.ports if rule.ports is not None else (PortRule((ALL_PORTS,)),)
-        for peer in (WILDCARD,) if peers is None else peers:
-            for port_rule in port_rules:
-                for ports in port_rule.ports:
-                    self._merge(ports, peer, Entry(rule.deny, (ref,), port_rule.l7, rule.auth))
+    def _statements(self, present: Sequence[Matched]) -> Iterable[Statement]:
+        direction = self._direction
+        if not any(one.has_requires for one in present):
+            return chain.from_iterable([one.statements(direction) for one in present])
+        requires = {deny: _requires(present, direction, deny) for deny in (False, True)}
+        return chain.from_iterable(statements(one.policy, one.spec, direction, requires) for one in present)
 
-    def allow(self, ports: Ports, peer: Peer, ref: RuleRef) -> None:
-        self._merge(ports, peer, Entry(False, (ref,)))
+    def allow_all(self, ref: RuleRef) -> None:
+        one = statement(ALL_PORTS, WILDCARD, Entry(False, (ref,)))
+        old = self._merged.get(one.key)
+        self._merged[one.key] = one if old is None else evolve(old, entry=merge_rules(old.entry, one.entry))
 
     def allow_implied(self, peer: Peer, ref: RuleRef) -> None:
         """An allow that is no rule: it is not merged by selector, so it adds no wildcard to layer 7 rules."""
-        self._peers.setdefault(peer.text, peer)
-        self._implied.append((peer.text, Entry(False, (ref,))))
-
-    def _merge(self, ports: Ports, peer: Peer, entry: Entry) -> None:
-        self._peers.setdefault(peer.text, peer)
-        key = (ports, peer.text)
-        old = self._merged.get(key)
-        self._merged[key] = entry if old is None else merge_rules(old, entry)
+        self._implied.append(statement(ALL_PORTS, peer, Entry(False, (ref,))))
 
     def policy(self, enforced: bool, open_: bool, default: RuleRef) -> DirectionPolicy:
-        entries: dict[str, list[tuple[Block, Entry]]] = {}
-        tls = {ports for (ports, _), entry in self._merged.items() if entry.l7 and entry.l7.kind == "tls"}
-        for (ports, text), merged in self._merged.items():
-            entry = _redirected(merged, ports in tls, open_)
-            entries.setdefault(text, []).extend((block, entry) for block in self._blocks(ports))
-        for text, entry in self._implied:
-            entries.setdefault(text, []).append((EVERYTHING, entry))
-        peers = tuple(
-            self._peers[text] for text in sorted(entries) if entries[text] and text != WILDCARD.text
+        entries: dict[str, tuple[tuple[Block, Entry], ...]] = {}
+        peers: dict[str, Peer] = {}
+        tls = {one.ports for one in self._merged.values() if one.entry.l7 and one.entry.l7.kind == "tls"}
+        for one in chain(self._merged.values(), self._implied):
+            rows = self._rows(one, tls, open_)
+            if rows:
+                text = one.text
+                peers[text] = one.peer
+                entries[text] = entries[text] + rows if text in entries else rows
+        for text, rows in entries.items():
+            if len(rows) > 1:
+                entries[text] = tuple(sorted(rows, key=_row_order))
+        peers.pop(WILDCARD.text, None)
+        return DirectionPolicy(
+            enforced, open_, default, tuple(peers[text] for text in sorted(peers)), entries
         )
-        ordered = {text: _ordered(found) for text, found in entries.items() if found}
-        return DirectionPolicy(enforced, open_, default, peers, ordered)
+
+    def _rows(self, one: Statement, tls: set[Ports], open_: bool) -> tuple[tuple[Block, Entry], ...]:
+        if one.entry.l7 is None and not one.ports.name:
+            return one.rows
+        entry = _redirected(one.entry, one.ports in tls, open_)
+        return tuple((block, entry) for block in self._blocks(one.ports))
 
     def _blocks(self, ports: Ports) -> Iterable[Block]:
         if not ports.name:
-            return blocks(ports)
+            return blocks_of(ports)
         numbers = self._ports.get((ports.name, ports.protocol), frozenset())
-        return [one for number in numbers for one in blocks(Ports(ports.protocol, number, number))]
+        return [one for number in sorted(numbers) for one in blocks_of(Ports(ports.protocol, number, number))]
 
 
-def _ordered(found: list[tuple[Block, Entry]]) -> tuple[tuple[Block, Entry], ...]:
+def _row_order(row: tuple[Block, Entry]) -> tuple[Block, bytes]:
     """Independent of the order in which rules came."""
-    return tuple(found if len(found) == 1 else sorted(found, key=lambda one: repr(_plain(*one))))
+    return row[0], row[1].digest
 
 
 def _redirected(entry: Entry, tls: bool, open_: bool) -> Entry:
@@ -229,26 +204,15 @@ def _redirected(entry: Entry, tls: bool, open_: bool) -> Entry:
     if entry.l7 is None:
         return entry
     shared = "tls" if tls and entry.l7.kind in ("http", "dns") else ""
-    return evolve(entry, l7=evolve(entry.l7, shared=shared, wildcard=entry.l7.wildcard or open_))
+    wildcard = entry.l7.wildcard or open_
+    if (shared, wildcard) == (entry.l7.shared, entry.l7.wildcard):
+        return entry
+    return evolve(entry, l7=evolve(entry.l7, shared=shared, wildcard=wildcard))
 
 
-def _requires(rules: Iterable[PeerRule], deny: bool) -> tuple[Requirement, ...]:
-    found = {one: None for rule in rules if rule.deny is deny for one in rule.requires}
+def _requires(present: Sequence[Matched], direction: Direction, deny: bool) -> tuple[Requirement, ...]:
+    found = {one for matched in present for one in matched.requires(direction, deny)}
     return tuple(sorted(found, key=lambda one: one.text))
-
-
-def _peers_of(rule: PeerRule, requires: tuple[Requirement, ...]) -> tuple[Peer, ...] | None:
-    if rule.peers is None:
-        return None
-    peers: list[Peer] = list(rule.peers)
-    if requires:
-        for index in range(rule.endpoint_peers):
-            peer = peers[index]
-            if isinstance(peer, Selector):
-                peers[index] = peer.also(requires)
-    if any(peer.is_wildcard for peer in peers):
-        return (WILDCARD,)
-    return tuple(peers)
 
 
 def merge_rules(old: Entry, new: Entry) -> Entry:

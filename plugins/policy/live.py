@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from attrs import define, field
+from collections.abc import Iterable, Mapping
+
+from attrs import define, field, frozen
 
 from axoneme.core.datapath.proxies import Proxy
+from axoneme.plugins.policy.blocks import EVERYTHING, Block
+from axoneme.plugins.policy.classes import Signature, positions, signatures
 from axoneme.plugins.policy.filters import DirectionPolicy
-from axoneme.plugins.policy.model import L7
+from axoneme.plugins.policy.model import L7, WILDCARD, Peer
 from axoneme.plugins.policy.numbers import Numbers
-from axoneme.plugins.policy.resolve import Decisions, Resolver, Verdict, digest, signatures
+from axoneme.plugins.policy.pending import Pending
+from axoneme.plugins.policy.resolve import Resolver, digest, digest_of, patched
 from axoneme.plugins.policy.rules import RuleBook, RuleRef, digest32
 from axoneme.plugins.policy.selectors import Universe
-from axoneme.plugins.policy.tables import (
-    NO_SUBJECT,
-    Action,
-    Flag,
-    PeerKey,
-    Plan,
-    SubjectEntry,
-    Tables,
-    VerdictKey,
-    VerdictValue,
-    apply,
-    verdict_key,
-)
+from axoneme.plugins.policy.statements import Verdict
+from axoneme.plugins.policy.tables import Action, Flag, Plan, Rows, SubjectEntry, Tables, VerdictValue
 
 #: Which proxy a redirect of each kind needs; every other kind needs a parser.
 _PROXIES = {
@@ -34,50 +28,49 @@ _PROXIES = {
     "crd": Proxy.LISTENER,
 }
 
-#: The selectors of a policy that select an identity, by text, sorted. Equal signatures share a class.
-Signature = tuple[str, ...]
 
-
-@define
+@define(eq=False)
 class _Class:
     """A class in use: its number, its rows, and how many (policy, signature) pairs use it."""
 
+    digest: bytes
     number: int
-    rows: dict[VerdictKey, VerdictValue]
+    rows: Rows
     users: int = 0
 
 
-@define
+@frozen(eq=False)
 class _Group:
-    """The identities of one policy with the same signature. Class None is the policy's default class."""
+    """The identities of one policy with the same signature, as a bitmap. Class None is the policy's default class."""
 
-    class_: bytes | None
-    members: int = 0
+    class_: _Class | None
+    bits: int
 
 
-@define
+@define(eq=False)
 class _Live:
-    """A policy in use."""
+    """A policy in use.
+
+    :param groups: the identities that some selector selects.
+    :param classes: the classes of those whose class is not the default: the policy's rows in the table of peers.
+    """
 
     policy: DirectionPolicy
     number: int
     resolver: Resolver
-    default: Decisions
-    rows: dict[VerdictKey, VerdictValue]
+    rows: Rows
+    default_digest: bytes
     groups: dict[Signature, _Group] = field(factory=dict)
-    signature_of: dict[int, Signature] = field(factory=dict)
+    classes: dict[int, int] = field(factory=dict)
+    selected: int = 0
     users: int = 0
 
-
-@define
-class _Pending:
-    """What the next plan will hold."""
-
-    verdicts: dict[VerdictKey, VerdictValue] = field(factory=dict)
-    peers: dict[PeerKey, int] = field(factory=dict)
-    subjects: dict[int, SubjectEntry] = field(factory=dict)
-    drop_peers: dict[PeerKey, None] = field(factory=dict)
-    drop_verdicts: dict[VerdictKey, None] = field(factory=dict)
+    def signature(self, bit: int) -> Signature:
+        """The signature of an identity; empty for everybody else's."""
+        mask = 1 << bit
+        if not self.selected & mask:
+            return ()
+        return next(signature for signature, group in self.groups.items() if group.bits & mask)
 
 
 class LivePolicies:
@@ -97,8 +90,10 @@ class LivePolicies:
         self._classes: dict[bytes, _Class] = {}
         self._numbers = Numbers(hash_bits)
         self._idle: set[bytes] = set()
+        self._values: dict[bytes, VerdictValue] = {}
+        self._forgotten = 0
         self._l7_kept = 1024
-        self._pending = _Pending()
+        self._pending = Pending()
 
     def __getitem__(self, policy_digest: bytes) -> _Live:
         return self._live[policy_digest]
@@ -123,26 +118,17 @@ class LivePolicies:
                 self._drop_policy(policy_digest)
         self._idle.clear()
         self._numbers.settle()
-        pending, self._pending = self._pending, _Pending()
-        tables = self.tables
-        plan = Plan(
-            {key: value for key, value in pending.verdicts.items() if tables.verdicts.get(key) != value},
-            {key: value for key, value in pending.peers.items() if tables.peers.get(key) != value},
-            {
-                key: value
-                for key, value in pending.subjects.items()
-                if tables.subjects.get(key, NO_SUBJECT) != value
-            },
-            tuple(key for key in pending.drop_peers if key in tables.peers),
-            tuple(key for key in pending.drop_verdicts if key in tables.verdicts),
-        )
-        for write in plan.writes():
-            apply(tables, write)
+        pending, self._pending = self._pending, Pending()
+        plan = pending.settle(self.tables)
+        self._forget_l7()
+        return plan
+
+    def _forget_l7(self) -> None:
         if len(self.l7) > 2 * self._l7_kept:
-            used = {value.l7 for value in tables.verdicts.values()}
+            used = {value.l7 for rows in self.tables.verdicts.values() for value in rows.values()}
             self.l7 = {number: rules for number, rules in self.l7.items() if number in used}
             self._l7_kept = max(1024, len(self.l7))
-        return plan
+            self._values.clear()
 
     def entry(self, egress_digest: bytes, ingress_digest: bytes) -> SubjectEntry:
         egress, ingress = self._live[egress_digest], self._live[ingress_digest]
@@ -153,105 +139,169 @@ class LivePolicies:
             flags |= Flag.INGRESS_ENFORCED
         return SubjectEntry(egress.number, ingress.number, flags)
 
-    def use(self, policy: DirectionPolicy) -> bytes:
+    # Policies
+
+    def use(self, policy: DirectionPolicy, like: bytes | None = None) -> bytes:
+        """Takes a policy into use; returns its digest.
+
+        :param like: one in use that probably says nearly the same, so that only the difference is worked out.
+        """
         if policy.digest not in self._live:
-            self._add_policy(policy)
+            self._add_policy(policy, self._live.get(like) if like else None)
         return policy.digest
 
-    def _add_policy(self, policy: DirectionPolicy) -> None:
-        resolver = Resolver(policy)
-        default = resolver.decisions(())
-        number = self._numbers.take(policy.digest)
-        rows = self._rows(number, default)
-        live = self._live[policy.digest] = _Live(policy, number, resolver, default, rows)
-        self._idle.add(policy.digest)
-        self._add_rows(rows)
+    def _add_policy(self, policy: DirectionPolicy, like: _Live | None) -> None:
         for peer in policy.peers:
             self._universe.use(peer)
             self._users_of.setdefault(peer.text, set()).add(policy.digest)
-        for signature, numbers in signatures(policy, self._universe).items():
-            for identity in numbers:
-                self._enter(live, identity, signature)
+        changed = None if like is None else _changed_peers(like.policy, policy)
+        resolver = Resolver(policy)
+        number = self._numbers.take(policy.digest)
+        rows = self._changed_rows({}, dict(resolver.default))
+        live = _Live(policy, number, resolver, rows, digest(resolver.default))
+        self._live[policy.digest] = live
+        self._idle.add(policy.digest)
+        self._pending.add_class(number, rows)
+        if like is None or changed is None:
+            self._enter(live, signatures(policy.peers, self._universe))
+        else:
+            self._derive(live, like, changed)
+        self._pending.add_policy(number, live.classes)
+
+    def _enter(self, live: _Live, found: dict[Signature, int]) -> None:
+        """Adds identities, by signature, that were in no group of the policy."""
+        for signature, bits in found.items():
+            old = live.groups.get(signature)
+            class_ = self._use_class(live, signature) if old is None else old.class_
+            live.groups[signature] = _Group(class_, bits | (old.bits if old else 0))
+            live.selected |= bits
+            if class_ is not None:
+                live.classes.update(dict.fromkeys(self._numbers_of(bits), class_.number))
+
+    def _derive(self, live: _Live, like: _Live, changed: tuple[Peer, ...]) -> None:
+        """Takes over the groups of a policy that differs in what it says of some peers only."""
+        touched = 0
+        for peer in changed:
+            touched |= self._universe.bits(peer)
+        gone = {peer.text for peer in changed}
+        live.classes = dict(like.classes)
+        live.selected = like.selected & ~touched
+        parts: dict[Signature, int] = {(): touched & ~like.selected}
+        for signature, group in like.groups.items():
+            moved = group.bits & touched
+            if moved:
+                left = tuple(text for text in signature if text not in gone)
+                parts[left] = parts.get(left, 0) | moved
+            if moved != group.bits:
+                if group.class_ is not None:
+                    group.class_.users += 1
+                live.groups[signature] = _Group(group.class_, group.bits & ~moved) if moved else group
+        for number in self._numbers_of(touched & like.selected):
+            live.classes.pop(number, None)
+        for peer in changed:
+            if peer.text in live.policy.entries:
+                parts = _split(parts, peer.text, self._universe.bits(peer))
+        parts.pop((), None)
+        self._enter(live, {signature: bits for signature, bits in parts.items() if bits})
+
+    def _numbers_of(self, bits: int) -> Iterable[int]:
+        return map(self._universe.number_at, positions(bits))
 
     def _drop_policy(self, policy_digest: bytes) -> None:
         live = self._live.pop(policy_digest)
-        for identity in list(live.signature_of):
-            self._leave(live, identity)
+        for group in live.groups.values():
+            self._release_class(group.class_)
         for peer in live.policy.peers:
             self._universe.release(peer)
             users = self._users_of[peer.text]
             users.discard(policy_digest)
             if not users:
                 del self._users_of[peer.text]
-        self._drop_rows(live.rows)
+        self._pending.drop_policy(live.number)
+        self._pending.drop_class(live.number, live.rows)
         self._numbers.release(policy_digest)
+
+    # Identities
 
     def join(self, identity: int) -> None:
         """Enters a new identity in every policy in use that mentions it."""
+        bit = self._universe.bit_of(identity)
         mentioned: dict[bytes, list[str]] = {}
         for text in sorted(self._universe.selectors_of(identity)):
             for policy_digest in self._users_of.get(text, ()):
                 mentioned.setdefault(policy_digest, []).append(text)
         for policy_digest, texts in mentioned.items():
             live = self._live[policy_digest]
-            if identity not in live.signature_of:
-                self._enter(live, identity, tuple(texts))
+            self._pending.before_move(live.number, live.classes, identity)
+            self._enter(live, {tuple(texts): 1 << bit})
 
-    def _enter(self, live: _Live, identity: int, signature: Signature) -> None:
-        group = live.groups.get(signature)
-        if group is None:
-            group = live.groups[signature] = _Group(self._use_class(live, signature))
-        group.members += 1
-        live.signature_of[identity] = signature
-        if group.class_ is not None:
-            key = (live.number, identity)
-            self._pending.peers[key] = self._classes[group.class_].number
-            self._pending.drop_peers.pop(key, None)
-
-    def leave(self, identity: int) -> None:
-        """Takes an identity out of every policy in use."""
+    def leave(self, identity: int, bit: int) -> None:
+        """Takes an identity, whose bit it was, out of every policy in use."""
+        mask = 1 << bit
         for live in self._live.values():
-            self._leave(live, identity)
+            if live.selected & mask:
+                self._leave(live, identity, mask)
 
-    def _leave(self, live: _Live, identity: int) -> None:
-        signature = live.signature_of.pop(identity, None)
-        if signature is None:
-            return
+    def _leave(self, live: _Live, identity: int, mask: int) -> None:
+        signature = next(name for name, group in live.groups.items() if group.bits & mask)
         group = live.groups[signature]
-        group.members -= 1
-        key = (live.number, identity)
-        self._pending.peers.pop(key, None)
-        self._pending.drop_peers[key] = None
-        if not group.members:
+        live.selected &= ~mask
+        self._pending.before_move(live.number, live.classes, identity)
+        live.classes.pop(identity, None)
+        if group.bits == mask:
             del live.groups[signature]
             self._release_class(group.class_)
+        else:
+            live.groups[signature] = _Group(group.class_, group.bits & ~mask)
 
-    def _use_class(self, live: _Live, signature: Signature) -> bytes | None:
+    # Classes
+
+    def _use_class(self, live: _Live, signature: Signature) -> _Class | None:
         """The class of a signature; None where its decisions are those of the default class."""
-        decisions = live.resolver.decisions(signature)
-        if decisions == live.default:
+        difference = live.resolver.difference(signature)
+        changes = difference.verdicts
+        if not changes:
             return None
-        name = digest(decisions)
+        if EVERYTHING in changes:
+            # Little is left of the default: then the whole content stands for the class, so that policies share it that
+            # differ in their default deny only.
+            base: Rows = {}
+            decisions = patched(live.resolver.default, changes)
+            name, changes = digest(decisions), dict(decisions)
+        else:
+            base = live.rows
+            name = digest_of(live.default_digest, difference.packed)
         found = self._classes.get(name)
         if found is None:
-            number = self._numbers.take(name)
-            found = self._classes[name] = _Class(number, self._rows(number, decisions))
-            self._add_rows(found.rows)
+            rows = self._changed_rows(base, changes)
+            found = self._classes[name] = _Class(name, self._numbers.take(name), rows)
+            self._pending.add_class(found.number, rows)
         found.users += 1
-        return name
+        return found
 
-    def _release_class(self, name: bytes | None) -> None:
-        if name is None:
+    def _release_class(self, found: _Class | None) -> None:
+        if found is None:
             return
-        found = self._classes[name]
         found.users -= 1
         if not found.users:
-            del self._classes[name]
-            self._numbers.release(name)
-            self._drop_rows(found.rows)
+            del self._classes[found.digest]
+            self._numbers.release(found.digest)
+            self._pending.drop_class(found.number, found.rows)
 
-    def _rows(self, number: int, decisions: Decisions) -> dict[VerdictKey, VerdictValue]:
-        return {verdict_key(number, block): self._value(verdict) for block, verdict in decisions.items()}
+    def _changed_rows(self, rows: Rows, changes: Mapping[Block, Verdict | None]) -> Rows:
+        if self._forgotten != self._rules.forgotten:
+            self._values.clear()
+            self._forgotten = self._rules.forgotten
+        known, found = self._values, dict(rows)
+        for block, verdict in changes.items():
+            if verdict is None:
+                del found[block]
+                continue
+            value = known.get(verdict.digest)
+            if value is None:
+                value = known[verdict.digest] = self._value(verdict)
+            found[block] = value
+        return found
 
     def _value(self, verdict: Verdict) -> VerdictValue:
         l7 = 0
@@ -267,15 +317,26 @@ class LivePolicies:
             self._rules.enter(ref)
         return number
 
-    def _add_rows(self, rows: dict[VerdictKey, VerdictValue]) -> None:
-        for key, value in rows.items():
-            self._pending.verdicts[key] = value
-            self._pending.drop_verdicts.pop(key, None)
 
-    def _drop_rows(self, rows: dict[VerdictKey, VerdictValue]) -> None:
-        for key in rows:
-            self._pending.verdicts.pop(key, None)
-            self._pending.drop_verdicts[key] = None
+def _changed_peers(old: DirectionPolicy, new: DirectionPolicy) -> tuple[Peer, ...] | None:
+    """The peers of whom the policies say different things; None where everybody is concerned."""
+    wild = WILDCARD.text
+    if (old.open, old.default) != (new.open, new.default) or old.entries.get(wild) != new.entries.get(wild):
+        return None
+    peers = {peer.text: peer for policy in (old, new) for peer in policy.peers}
+    return tuple(peer for text, peer in peers.items() if old.entries.get(text) != new.entries.get(text))
+
+
+def _split(parts: dict[Signature, int], text: str, bits: int) -> dict[Signature, int]:
+    """The parts, those of them apart that one more selector selects."""
+    found: dict[Signature, int] = {}
+    for signature, mask in parts.items():
+        inside = mask & bits
+        if inside:
+            found[tuple(sorted((*signature, text)))] = inside
+        if inside != mask:
+            found[signature] = mask & ~inside
+    return found
 
 
 def _action(verdict: Verdict) -> Action:

@@ -7,7 +7,8 @@ longest prefix of (class, protocol, port). Every class has a row for its bare 32
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -15,20 +16,22 @@ from attrs import define
 
 from axoneme.core.datapath.layout import Struct, be16, u8, u16, u32
 from axoneme.core.datapath.maps import Map, MapKind, MapSpec
+from axoneme.plugins.policy.blocks import PORT_BITS, Block
 from axoneme.plugins.policy.tables import (
-    FULL_BITS,
     NO_SUBJECT,
     Action,
     Flag,
-    PeerKey,
     Plan,
+    Rows,
     SubjectEntry,
     Tables,
-    VerdictKey,
     VerdictValue,
 )
 
 MAX_ENDPOINTS = 65_536
+
+#: Bits of a verdict's key: the class alone (any protocol), with the protocol, and with the whole port.
+CLASS_BITS, PROTOCOL_BITS, FULL_BITS = 32, 48, 64
 
 SUBJECT = Struct(
     "policy_subject",
@@ -81,29 +84,37 @@ class PolicyMaps:
             for at in used
         }
 
-    def _read_peers(self) -> dict[PeerKey, int]:
+    def _read_peers(self) -> dict[int, dict[int, int]]:
         keys, values = self.peers.items()
-        pairs = zip(keys["policy"].tolist(), keys["identity"].tolist(), values.tolist(), strict=True)
-        return {(policy, identity): class_ for policy, identity, class_ in pairs}
+        found: dict[int, dict[int, int]] = {}
+        for policy, identity, class_ in zip(
+            keys["policy"].tolist(), keys["identity"].tolist(), values.tolist(), strict=True
+        ):
+            found.setdefault(policy, {})[identity] = class_
+        return found
 
-    def _read_verdicts(self) -> dict[VerdictKey, VerdictValue]:
+    def _read_verdicts(self) -> dict[int, Rows]:
         keys, values = self.verdicts.items()
-        names = ("prefixlen", "class", "protocol", "port")
+        names = ("class", "protocol", "prefixlen", "port")
         columns = zip(*(keys[name].tolist() for name in names), strict=True)
         fields = ("action", "auth", "proxy_port", "rule", "l7")
         rows = zip(*(values[name].tolist() for name in fields), strict=True)
-        return {
-            VerdictKey(*key): VerdictValue(Action(action), *rest)
-            for key, (action, *rest) in zip(columns, rows, strict=True)
-        }
+        found: dict[int, dict[Block, VerdictValue]] = {}
+        for (class_, protocol, prefix, port), (action, *rest) in zip(columns, rows, strict=True):
+            block = (protocol, max(0, prefix - PROTOCOL_BITS), port)
+            found.setdefault(class_, {})[block] = VerdictValue(Action(action), *rest)
+        return dict(found)
 
-    def add_verdicts(self, rows: Mapping[VerdictKey, VerdictValue]) -> None:
-        if rows:
-            self.verdicts.update_batch(_verdict_keys(rows), _verdict_values(rows.values()))
+    def add_verdicts(self, classes: Mapping[int, Rows]) -> None:
+        if classes:
+            rows = [value for rows in classes.values() for value in rows.values()]
+            self.verdicts.update_batch(_verdict_keys(classes), _verdict_values(rows))
 
-    def set_peers(self, rows: Mapping[PeerKey, int]) -> None:
-        if rows:
-            self.peers.update_batch(_peer_keys(rows), np.fromiter(rows.values(), np.uint32, len(rows)))
+    def set_peers(self, policies: Mapping[int, Mapping[int, int]]) -> None:
+        if policies:
+            keys = _peer_keys(policies)
+            classes = chain.from_iterable(rows.values() for rows in policies.values())
+            self.peers.update_batch(keys, np.fromiter(classes, np.uint32, len(keys)))
 
     def set_subjects(self, rows: Mapping[int, SubjectEntry]) -> None:
         if not rows:
@@ -126,33 +137,37 @@ class PolicyMaps:
         self.set_subjects(dict.fromkeys(endpoints, NO_SUBJECT))
 
 
-def _verdict_keys(keys: Iterable[VerdictKey]) -> np.ndarray[Any, Any]:
-    keys = list(keys)
-    array = np.zeros(len(keys), PORT.dtype)
-    array["prefixlen"] = [key.prefix for key in keys]
-    array["class"] = [key.class_ for key in keys]
-    array["protocol"] = [key.protocol for key in keys]
-    array["port"] = [key.port for key in keys]
+def _verdict_keys(classes: Mapping[int, Collection[Block]]) -> np.ndarray[Any, Any]:
+    blocks = np.array([block for rows in classes.values() for block in rows], np.uint32).reshape(-1, 3)
+    protocol, bits, port = blocks.T
+    array = np.zeros(len(blocks), PORT.dtype)
+    array["prefixlen"] = np.where(protocol, PROTOCOL_BITS + bits, CLASS_BITS)
+    array["class"] = _repeated(classes, len(blocks))
+    array["protocol"] = protocol
+    array["port"] = port
     return array
 
 
-def _verdict_values(values: Iterable[VerdictValue]) -> np.ndarray[Any, Any]:
-    values = list(values)
+def _verdict_values(values: Collection[VerdictValue]) -> np.ndarray[Any, Any]:
     array = np.zeros(len(values), VERDICT.dtype)
-    array["action"] = [int(value.action) for value in values]
-    array["auth"] = [value.auth for value in values]
-    array["proxy_port"] = [value.proxy_port for value in values]
-    array["rule"] = [value.rule for value in values]
-    array["l7"] = [value.l7 for value in values]
+    columns = np.array(values, np.uint32).reshape(-1, 5).T
+    for name, column in zip(("action", "auth", "proxy_port", "rule", "l7"), columns, strict=True):
+        array[name] = column
     return array
 
 
-def _peer_keys(keys: Iterable[PeerKey]) -> np.ndarray[Any, Any]:
-    keys = list(keys)
-    array = np.zeros(len(keys), PEER.dtype)
-    array["policy"] = [policy for policy, _ in keys]
-    array["identity"] = [identity for _, identity in keys]
+def _peer_keys(policies: Mapping[int, Collection[int]]) -> np.ndarray[Any, Any]:
+    array = np.zeros(sum(map(len, policies.values())), PEER.dtype)
+    array["policy"] = _repeated(policies, len(array))
+    array["identity"] = np.fromiter(chain.from_iterable(policies.values()), np.uint32, len(array))
     return array
 
 
+def _repeated(groups: Mapping[int, Collection[Any]], total: int) -> np.ndarray[Any, Any]:
+    """Each key as often as its group has members."""
+    keys = chain.from_iterable(repeat(key, len(members)) for key, members in groups.items())
+    return np.fromiter(keys, np.uint32, total)
+
+
+assert FULL_BITS == PROTOCOL_BITS + PORT_BITS
 assert PORT.size * 8 == FULL_BITS + 32, "the prefix length counts every bit behind itself"

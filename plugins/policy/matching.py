@@ -1,27 +1,54 @@
-"""Which specs select a subject, without trying all of them."""
+"""Which specs select a subject, without trying all of them; and what each says, worked out once for all subjects."""
 
 from __future__ import annotations
 
-from attrs import define, field, frozen
+from attrs import define, field
 
-from axoneme.plugins.policy.model import Policy, Selector, Spec
+from axoneme.plugins.policy.model import Direction, Policy, Requirement, Selector, Spec, derived
 from axoneme.plugins.policy.selectors import Labels, PeerIndex
+from axoneme.plugins.policy.statements import Statement, statements
 from axoneme.plugins.policy.subject import Settings, Subject
 
 
-@frozen
+@define(eq=False)
 class Matched:
-    """A spec that selects a subject, with the policy it belongs to."""
+    """A spec that selects a subject, with the policy it belongs to.
+
+    :ivar order: what specs are sorted by.
+    :ivar has_requires: some rule demands something of the endpoint peers of other rules.
+    """
 
     policy: Policy
     spec: Spec
+    order: tuple[str, str] = derived(lambda one: (one.policy.key, one.spec.path))
+    has_requires: bool = derived(lambda one: _has_requires(one.spec))
+    _statements: dict[Direction, tuple[Statement, ...]] = field(factory=dict, init=False)
+
+    def requires(self, direction: Direction, deny: bool) -> frozenset[Requirement]:
+        """What the spec's rules with this verdict demand of the endpoint peers of all rules with it."""
+        rules = self.spec.direction(direction).rules
+        return frozenset(one for rule in rules if rule.deny is deny for one in rule.requires)
+
+    def statements(self, direction: Direction) -> tuple[Statement, ...]:
+        """What its rules say, as long as no spec of the subject has requirements."""
+        found = self._statements.get(direction)
+        if found is None:
+            found = self._statements[direction] = tuple(statements(self.policy, self.spec, direction))
+        return found
+
+
+def _has_requires(spec: Spec) -> bool:
+    return any(rule.requires for rule in (*spec.egress.rules, *spec.ingress.rules))
+
+
+def applies(spec: Spec, subject: Subject, settings: Settings) -> bool:
+    """Whether a spec is for such subjects at all: nodeSelector ones for the host alone, and only with the host firewall."""
+    return spec.node is subject.host and (settings.host_firewall or not subject.host)
 
 
 def selected(spec: Spec, subject: Subject, labels: Labels, settings: Settings) -> bool:
-    """Whether a spec applies to a subject: nodeSelector ones to the host alone, and only with the host firewall."""
-    if spec.node is not subject.host or (subject.host and not settings.host_firewall):
-        return False
-    return labels.matches(spec.subject)
+    """Whether a spec applies to a subject."""
+    return applies(spec, subject, settings) and labels.matches(spec.subject)
 
 
 @define
@@ -51,10 +78,17 @@ class SpecIndex:
                 del self._filed[text]
 
     def matching(self, subject: Subject, labels: Labels, settings: Settings) -> list[Matched]:
-        """The specs that select the subject, whose labels are `labels`, in no particular order."""
-        return [
+        """The specs that select the subject, whose labels are `labels`, in their order."""
+        found = [
             matched
             for text in self._index.candidates(labels)
+            if labels.matches(self._selectors[text])
             for matched in self._filed[text].values()
-            if selected(matched.spec, subject, labels, settings)
+            if applies(matched.spec, subject, settings)
         ]
+        found.sort(key=_order)
+        return found
+
+
+def _order(matched: Matched) -> tuple[str, str]:
+    return matched.order

@@ -31,6 +31,7 @@ def metrics(context: PluginContext) -> Iterable[Metric]:
         ),
         _gauge("policy_unresolvable", "workloads with rules that contradict each other", lambda: len(source.engine.errors())),
         _gauge("policy_update_seconds", "duration of the last update", lambda: source.last_duration),
+        _gauge("policy_last_write_timestamp_seconds", "when the decision tables were written last", lambda: source.last_write),
         Metric(
             name="policy_updates_total",
             type=MetricType.COUNTER,
@@ -68,6 +69,6 @@ def entries(engine: Engine) -> Mapping[tuple[str, ...], float]:
     tables = engine.tables
     return {
         ("subjects",): len(tables.subjects),
-        ("peers",): len(tables.peers),
-        ("verdicts",): len(tables.verdicts),
+        ("peers",): tables.peer_count,
+        ("verdicts",): tables.verdict_count,
     }

@@ -7,10 +7,11 @@ for the place (`Where`) that each rule remembers so that it can be named.
 from __future__ import annotations
 
 import enum
-from functools import cached_property
+from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network
+from typing import Any
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from axoneme.core.errors import Where
 
@@ -22,6 +23,11 @@ NAMESPACE_LABELS_PREFIX = "io.cilium.k8s.namespace.labels."
 CLUSTER_KEY = "io.cilium.k8s.policy.cluster"
 #: The label, source `cidrgroup`, that a prefix gets from each CiliumCIDRGroup that lists it.
 CIDR_GROUP_KEY = "io.cilium.policy.cidrgroupname/"
+
+
+def derived(make: Callable[[Any], Any]) -> Any:
+    """A field that follows from the others, worked out once, when the object is made."""
+    return field(default=Factory(make, takes_self=True), init=False, eq=False, repr=False)
 
 
 class Direction(enum.StrEnum):
@@ -66,11 +72,8 @@ class Selector:
     """A conjunction of requirements over label sets. No requirement at all selects everybody."""
 
     requirements: tuple[Requirement, ...] = ()
-
-    @cached_property
-    def text(self) -> str:
-        """The canonical text; two rules with the same text and port are merged before anything else."""
-        return "{" + ", ".join(requirement.text for requirement in self.requirements) + "}"
+    #: The canonical text; two rules with the same text and port are merged before anything else.
+    text: str = derived(lambda one: "{" + ", ".join([part.text for part in one.requirements]) + "}")
 
     @property
     def is_wildcard(self) -> bool:
@@ -86,15 +89,16 @@ class CidrSelector:
 
     base: Network | Selector
     excepts: tuple[Network, ...] = ()
-
-    @cached_property
-    def text(self) -> str:
-        base = self.base.text if isinstance(self.base, Selector) else f"cidr:{self.base}"
-        return base + "".join(f" except {prefix}" for prefix in self.excepts)
+    text: str = derived(lambda one: _cidr_text(one))
 
     @property
     def is_wildcard(self) -> bool:
         return False
+
+
+def _cidr_text(selector: CidrSelector) -> str:
+    base = selector.base.text if isinstance(selector.base, Selector) else f"cidr:{selector.base}"
+    return base + "".join(f" except {prefix}" for prefix in selector.excepts)
 
 
 Peer = Selector | CidrSelector

@@ -44,6 +44,8 @@ class Numbers:
 
     def _candidates(self, digest: bytes) -> Iterator[int]:
         mask = (1 << self._bits) - 1
+        if number := int.from_bytes(digest[:4], "little") & mask:
+            yield number
         for attempt in range(1 << 16):
             salted = hashlib.blake2b(digest, digest_size=4, salt=attempt.to_bytes(4, "little")).digest()
             number = int.from_bytes(salted, "little") & mask

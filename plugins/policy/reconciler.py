@@ -47,6 +47,7 @@ class PolicyReconciler:
         self.updates = 0
         self.writes = 0
         self.last_duration = 0.0
+        self.last_write = 0.0
         self._synced = self._started = False
         self._full: dict[int, str] = {}
         self._policies: dict[Any, Policy] = {}
@@ -254,11 +255,12 @@ class PolicyReconciler:
         if plan.decides or self._full:
             self._context.raise_revision()
         self._maps.remove(plan)
+        self.last_write = time.time()
         return not self._full
 
     def _fail_closed(self, plan: Plan, reason: str) -> None:
         """The endpoints whose policies could not be written completely lose them, rather than fall to a default."""
-        touched = {policy for policy, _ in plan.set_peers}
+        touched = plan.set_peers.keys()
         for endpoint, row in self.engine.tables.subjects.items():
             if endpoint in plan.set_subjects or {row.egress, row.ingress} & touched:
                 self._full[endpoint] = reason

@@ -10,13 +10,12 @@ import hashlib
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from functools import cached_property
 
 from attrs import define, evolve, field, frozen
 
 from axoneme.core.errors import Where
 from axoneme.core.events.rules import Rule
-from axoneme.plugins.policy.model import Direction, PeerRule, Policy
+from axoneme.plugins.policy.model import Direction, PeerRule, Policy, derived
 
 MAX_RETIRED = 16_384
 
@@ -31,11 +30,8 @@ class RuleRef:
     policy: str
     direction: str
     path: str
-
-    @cached_property
-    def key(self) -> str:
-        """Unique, and what rules are sorted by."""
-        return f"{self.policy}|{self.direction}|{self.path}"
+    #: Unique, and what rules are sorted by.
+    key: str = derived(lambda ref: f"{ref.policy}|{ref.direction}|{ref.path}")
 
 
 #: The verdicts that no written rule stands behind, and what they mean.
@@ -62,21 +58,23 @@ class RuleBook:
     """Numbers for rules. Two rules with the same hash get different numbers, the later one by probing."""
 
     _digest: Callable[[str], int] = digest32
-    _numbers: dict[RuleRef, int] = field(factory=dict)
+    _numbers: dict[str, int] = field(factory=dict)
     _refs: dict[int, RuleRef] = field(factory=dict)
     _rows: dict[int, Rule] = field(factory=dict)
     _retired: OrderedDict[int, None] = field(factory=OrderedDict)
     _changed: dict[int, None] = field(factory=dict)
+    #: How many ids were given up: what was remembered of them may not hold any more.
+    forgotten: int = 0
 
     def number(self, ref: RuleRef) -> int:
-        number = self._numbers.get(ref)
+        number = self._numbers.get(ref.key)
         if number is None:
             attempt = 0
             number = self._digest(ref.key)
             while number in self._refs:
                 attempt += 1
                 number = self._digest(f"{ref.key}|{attempt}")
-            self._numbers[ref], self._refs[number] = number, ref
+            self._numbers[ref.key], self._refs[number] = number, ref
         return number
 
     def ref(self, number: int) -> RuleRef | None:
@@ -121,7 +119,7 @@ class RuleBook:
 
     def retire(self, ref: RuleRef) -> None:
         """Marks a rule as gone. It stays known until `MAX_RETIRED` later ones are gone too."""
-        number = self._numbers.get(ref)
+        number = self._numbers.get(ref.key)
         if number is not None and number in self._rows:
             self._rows[number] = evolve(self._rows[number], retired=True)
             self._retired[number] = None
@@ -130,7 +128,8 @@ class RuleBook:
     def _forget(self) -> None:
         while len(self._retired) > MAX_RETIRED:
             number, _ = self._retired.popitem(last=False)
-            del self._numbers[self._refs.pop(number)], self._rows[number]
+            self.forgotten += 1
+            del self._numbers[self._refs.pop(number).key], self._rows[number]
             self._changed[number] = None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_network
+from sys import intern
 
 from attrs import define, field, frozen
 
@@ -24,15 +25,16 @@ class Labels:
 
     def __init__(self, texts: Iterable[str]) -> None:
         self.texts = tuple(sorted(set(texts)))
-        self._values: dict[tuple[str, str], set[str]] = {}
+        #: By key, (source, value) of each label with it; as compact as can be, because there are many.
+        self._values: dict[str, tuple[tuple[str, str], ...]] = {}
         self.prefix: Network | None = None
         for text in self.texts:
             source, _, rest = text.partition(":")
             key, _, value = rest.partition("=")
             if source == "cidr":
                 self._set_prefix(key)
-            self._values.setdefault((source, key), set()).add(value)
-            self._values.setdefault(("any", key), set()).add(value)
+            pair = (intern(source), intern(value))
+            self._values[intern(key)] = (*self._values.get(key, ()), pair)
 
     def _set_prefix(self, text: str) -> None:
         """The most specific one counts. Label keys cannot hold colons, hence a dash may stand for one."""
@@ -44,16 +46,22 @@ class Labels:
     def is_world(self) -> bool:
         """Whether a CIDR could select it: it lies outside the cluster."""
         worlds = ("world", "world-ipv4", "world-ipv6")
-        return self.prefix is not None or any(("reserved", name) in self._values for name in worlds)
+        return self.prefix is not None or any(self._is_reserved(name) for name in worlds)
+
+    def _is_reserved(self, name: str) -> bool:
+        return any(source == "reserved" for source, _ in self._values.get(name, ()))
 
     def holds(self, requirement: Requirement) -> bool:
-        values = self._values.get((requirement.source, requirement.key))
+        source = requirement.source
+        values = [
+            value for own, value in self._values.get(requirement.key, ()) if source == "any" or source == own
+        ]
         operator = requirement.operator
         if operator is Operator.EXISTS:
-            return values is not None
+            return bool(values)
         if operator is Operator.DOES_NOT_EXIST:
-            return values is None
-        found = values is not None and not values.isdisjoint(requirement.values)
+            return not values
+        found = any(value in requirement.values for value in values)
         return found is not (operator is Operator.NOT_IN)
 
     def matches(self, peer: Peer) -> bool:
@@ -71,14 +79,17 @@ class Labels:
             return _inside(self.prefix, base)
         if base.prefixlen:
             return False
-        return any(("reserved", name) in self._values for name in ("world", f"world-ipv{base.version}"))
+        return any(self._is_reserved(name) for name in ("world", f"world-ipv{base.version}"))
 
     def anchors(self) -> Iterator[Anchor]:
         """Everything that a selector satisfied by these labels can be filed under."""
-        for (source, key), values in self._values.items():
-            yield (source, key)
-            for value in values:
-                yield (source, key, value)
+        for key, pairs in self._values.items():
+            found: dict[Anchor, None] = {}
+            for source, value in pairs:
+                found |= dict.fromkeys(
+                    [(source, key), ("any", key), (source, key, value), ("any", key, value)]
+                )
+            yield from found
 
 
 def _inside(prefix: Network, base: Network) -> bool:
@@ -133,7 +144,11 @@ class PeerIndex:
         if not anchors:
             self._unfiled.add(peer.text)
         for anchor in anchors:
-            self._filed.setdefault(anchor, set()).add(peer.text)
+            filed = self._filed.get(anchor)
+            if filed is None:
+                self._filed[anchor] = {peer.text}
+            else:
+                filed.add(peer.text)
             if not isinstance(anchor, tuple):
                 size = (anchor.version, anchor.prefixlen)
                 self._lengths[size] = self._lengths.get(size, 0) + 1
@@ -184,6 +199,10 @@ class Universe:
 
     def numbers(self) -> Iterable[int]:
         return self._labels
+
+    def bit_of(self, number: int) -> int:
+        """Where a known identity stands in bitmaps; when it is gone, another one takes the place."""
+        return self._bit_of[number]
 
     def number_at(self, bit: int) -> int:
         return self._number_at[bit]
@@ -272,7 +291,10 @@ class Universe:
             return self._evaluate_cidr(peer)
         bits = self._all
         for requirement in peer.requirements:
-            bits &= self._requirement(requirement)
+            if requirement.operator is Operator.EQUALS:
+                bits &= self._by_label.get((requirement.source, requirement.key, *requirement.values), 0)
+            else:
+                bits &= self._requirement(requirement)
         return bits
 
     def _requirement(self, requirement: Requirement) -> int:

@@ -8,19 +8,16 @@ each subject is judged either by its old policy or by its new one.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
-from typing import TypeVar
+from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple, TypeVar
 
 from attrs import define, field, frozen
 
-from axoneme.plugins.policy.blocks import Block
+from axoneme.plugins.policy.blocks import EVERYTHING, PORT_BITS, Block
 from axoneme.plugins.policy.model import Direction
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
-
-CLASS_BITS = 32
-FULL_BITS = 64
 
 
 class Flag(enum.IntFlag):
@@ -65,50 +62,51 @@ class SubjectEntry:
 NO_SUBJECT = SubjectEntry(0, 0, Flag(0))
 
 
-@frozen(order=True)
-class VerdictKey:
-    """Longest-prefix key; `prefix` counts bits from the class: 32 any protocol, 48 all its ports, 48+n a port prefix."""
+class VerdictValue(NamedTuple):
+    """What a decision says. A plain tuple, because there are many.
 
-    prefix: int
-    class_: int
-    protocol: int
-    port: int
-
-
-@frozen
-class VerdictValue:
-    """What a decision says.
-
-    :param auth: a mode of `model.Auth`; 0 is none.
-    :param proxy_port: the number of the proxy that a redirect needs (`axoneme.core.datapath.proxies.Proxy`), else 0.
-    :param l7: the number of the layer 7 rules that a proxy is to enforce, 0 for none.
+    :ivar auth: a mode of `model.Auth`; 0 is none.
+    :ivar proxy_port: the number of the proxy that a redirect needs (`axoneme.core.datapath.proxies.Proxy`), else 0.
+    :ivar l7: the number of the layer 7 rules that a proxy is to enforce, 0 for none.
     """
 
     action: Action
-    auth: int
-    proxy_port: int
-    rule: int
-    l7: int
+    auth: int = 0
+    proxy_port: int = 0
+    rule: int = 0
+    l7: int = 0
 
 
-def verdict_key(class_: int, block: Block) -> VerdictKey:
-    protocol, bits, port = block
-    return VerdictKey(CLASS_BITS + 16 + bits if protocol else CLASS_BITS, class_, protocol, port)
-
-
-PeerKey = tuple[int, int]
+#: The verdicts of a class. Never changed once it is in a table; the longest block that holds a port decides.
+Rows = Mapping[Block, VerdictValue]
 
 
 @define
 class Tables:
-    """The content of the three maps."""
+    """The content of the three maps.
+
+    :param peers: per policy the classes of identities.
+    :param verdicts: per class its rows.
+    """
 
     subjects: dict[int, SubjectEntry] = field(factory=dict)
-    peers: dict[PeerKey, int] = field(factory=dict)
-    verdicts: dict[VerdictKey, VerdictValue] = field(factory=dict)
+    peers: dict[int, dict[int, int]] = field(factory=dict)
+    verdicts: dict[int, Rows] = field(factory=dict)
 
     def copy(self) -> Tables:
-        return Tables(dict(self.subjects), dict(self.peers), dict(self.verdicts))
+        return Tables(
+            dict(self.subjects),
+            {policy: dict(rows) for policy, rows in self.peers.items()},
+            {class_: dict(rows) for class_, rows in self.verdicts.items()},
+        )
+
+    @property
+    def peer_count(self) -> int:
+        return sum(map(len, self.peers.values()))
+
+    @property
+    def verdict_count(self) -> int:
+        return sum(map(len, self.verdicts.values()))
 
     def lookup(
         self, endpoint: int, direction: Direction, identity: int, protocol: int, port: int
@@ -122,16 +120,16 @@ class Tables:
         if not subject.flags & Flag.COMPUTED:
             return None
         policy = subject.policy(direction)
-        return self.decide(self.peers.get((policy, identity), policy), protocol, port)
+        return self.decide(self.peers.get(policy, {}).get(identity, policy), protocol, port)
 
     def decide(self, class_: int, protocol: int, port: int) -> VerdictValue | None:
         """The longest prefix of a class that fits."""
-        for bits in range(16, -1, -1):
-            masked = port & (0xFFFF << (16 - bits)) & 0xFFFF
-            found = self.verdicts.get(VerdictKey(CLASS_BITS + 16 + bits, class_, protocol, masked))
+        rows = self.verdicts.get(class_, {})
+        for bits in range(PORT_BITS, -1, -1):
+            found = rows.get((protocol, bits, port & (0xFFFF << (PORT_BITS - bits)) & 0xFFFF))
             if found is not None:
                 return found
-        return self.verdicts.get(VerdictKey(CLASS_BITS, class_, 0, 0))
+        return rows.get(EVERYTHING)
 
 
 class Table(enum.StrEnum):
@@ -142,10 +140,13 @@ class Table(enum.StrEnum):
 
 @frozen
 class Write:
-    """One write to one map; `value` None removes the key."""
+    """One write to one map; `value` None removes the key.
+
+    :param key: an endpoint; a policy with an identity; a class with a block.
+    """
 
     table: Table
-    key: int | PeerKey | VerdictKey
+    key: int | tuple[int, int] | tuple[int, Block]
     value: SubjectEntry | int | VerdictValue | None
 
 
@@ -153,22 +154,28 @@ class Write:
 class Plan:
     """The difference between two states, to be written in the order of the fields."""
 
-    add_verdicts: dict[VerdictKey, VerdictValue] = field(factory=dict)
-    set_peers: dict[PeerKey, int] = field(factory=dict)
-    set_subjects: dict[int, SubjectEntry] = field(factory=dict)
+    add_verdicts: Mapping[int, Rows] = field(factory=dict)
+    set_peers: Mapping[int, Mapping[int, int]] = field(factory=dict)
+    set_subjects: Mapping[int, SubjectEntry] = field(factory=dict)
     #: Here the revision is raised: cached verdicts of flows are taken anew.
-    remove_peers: tuple[PeerKey, ...] = ()
-    remove_verdicts: tuple[VerdictKey, ...] = ()
+    remove_peers: Mapping[int, Collection[int]] = field(factory=dict)
+    remove_verdicts: Mapping[int, Collection[Block]] = field(factory=dict)
 
     @property
     def is_empty(self) -> bool:
-        return not self.size
+        return not (
+            self.add_verdicts
+            or self.set_peers
+            or self.set_subjects
+            or self.remove_peers
+            or self.remove_verdicts
+        )
 
     @property
     def size(self) -> int:
         """The number of writes."""
-        added = len(self.add_verdicts) + len(self.set_peers) + len(self.set_subjects)
-        return added + len(self.remove_peers) + len(self.remove_verdicts)
+        nested = (self.add_verdicts, self.set_peers, self.remove_peers, self.remove_verdicts)
+        return len(self.set_subjects) + sum(len(rows) for table in nested for rows in table.values())
 
     @property
     def decides(self) -> bool:
@@ -176,48 +183,83 @@ class Plan:
         return bool(self.set_peers or self.set_subjects or self.remove_peers)
 
     def writes(self) -> Iterator[Write]:
-        for verdict_key_, verdict in self.add_verdicts.items():
-            yield Write(Table.VERDICTS, verdict_key_, verdict)
-        for peer, class_ in self.set_peers.items():
-            yield Write(Table.PEERS, peer, class_)
+        """One by one, in their order."""
+        for class_, rows in self.add_verdicts.items():
+            for block, verdict in rows.items():
+                yield Write(Table.VERDICTS, (class_, block), verdict)
+        for policy, classes in self.set_peers.items():
+            for identity, class_ in classes.items():
+                yield Write(Table.PEERS, (policy, identity), class_)
         for endpoint, subject in self.set_subjects.items():
             yield Write(Table.SUBJECTS, endpoint, subject)
-        for peer in self.remove_peers:
-            yield Write(Table.PEERS, peer, None)
-        for verdict_key_ in self.remove_verdicts:
-            yield Write(Table.VERDICTS, verdict_key_, None)
+        for policy, identities in self.remove_peers.items():
+            for identity in identities:
+                yield Write(Table.PEERS, (policy, identity), None)
+        for class_, blocks in self.remove_verdicts.items():
+            for block in blocks:
+                yield Write(Table.VERDICTS, (class_, block), None)
 
 
 def apply(tables: Tables, write: Write) -> None:
     """Makes one write, as the kernel would."""
-    table: dict[object, object] = getattr(tables, write.table.value)
-    if write.value is None or write.value == NO_SUBJECT:
-        table.pop(write.key, None)
+    if isinstance(write.key, int):
+        _put(tables.subjects, write.key, None if write.value == NO_SUBJECT else write.value)
+        return
+    table: dict[int, dict[object, object]] = getattr(tables, write.table.value)
+    outer, inner = write.key
+    rows = table.setdefault(outer, {})
+    _put(rows, inner, write.value)
+    if not rows:
+        del table[outer]
+
+
+def _put(table: dict[_K, _V], key: _K, value: object) -> None:
+    if value is None:
+        table.pop(key, None)
     else:
-        table[write.key] = write.value
+        table[key] = value  # type: ignore[assignment]
 
 
 def difference(actual: Tables, desired: Tables) -> Plan:
     """The plan from any state, e.g. what is found pinned after a restart, to the desired one."""
     gone = dict.fromkeys(actual.subjects.keys() - desired.subjects.keys(), NO_SUBJECT)
     return Plan(
-        _changed(actual.verdicts, desired.verdicts),
-        _changed(actual.peers, desired.peers),
+        _nested_changes(actual.verdicts, desired.verdicts),
+        _nested_changes(actual.peers, desired.peers),
         {**_changed(actual.subjects, desired.subjects), **gone},
-        tuple(sorted(actual.peers.keys() - desired.peers.keys())),
-        tuple(sorted(actual.verdicts.keys() - desired.verdicts.keys())),
+        _nested_surplus(actual.peers, desired.peers),
+        _nested_surplus(actual.verdicts, desired.verdicts),
     )
 
 
 def unused(tables: Tables) -> Plan:
     """Removes what no subject leads to: what an interrupted change left behind."""
     policies = {row.policy(direction) for row in tables.subjects.values() for direction in Direction}
-    classes = policies | {class_ for (policy, _), class_ in tables.peers.items() if policy in policies}
+    used = (rows for policy, rows in tables.peers.items() if policy in policies)
+    classes = policies.union(*(rows.values() for rows in used))
     return Plan(
-        remove_peers=tuple(sorted(key for key in tables.peers if key[0] not in policies)),
-        remove_verdicts=tuple(sorted(key for key in tables.verdicts if key.class_ not in classes)),
+        remove_peers={policy: tuple(rows) for policy, rows in tables.peers.items() if policy not in policies},
+        remove_verdicts={
+            class_: tuple(rows) for class_, rows in tables.verdicts.items() if class_ not in classes
+        },
     )
 
 
-def _changed(actual: dict[_K, _V], desired: dict[_K, _V]) -> dict[_K, _V]:
+def _changed(actual: Mapping[_K, _V], desired: Mapping[_K, _V]) -> dict[_K, _V]:
     return {key: value for key, value in desired.items() if actual.get(key) != value}
+
+
+def _nested_changes(
+    actual: Mapping[int, Mapping[_K, _V]], desired: Mapping[int, Mapping[_K, _V]]
+) -> dict[int, dict[_K, _V]]:
+    empty: dict[_K, _V] = {}
+    changes = {outer: _changed(actual.get(outer, empty), rows) for outer, rows in desired.items()}
+    return {outer: rows for outer, rows in changes.items() if rows}
+
+
+def _nested_surplus(
+    actual: Mapping[int, Mapping[_K, _V]], desired: Mapping[int, Mapping[_K, _V]]
+) -> dict[int, tuple[_K, ...]]:
+    empty: dict[_K, _V] = {}
+    surplus = {outer: tuple(rows.keys() - desired.get(outer, empty).keys()) for outer, rows in actual.items()}
+    return {outer: keys for outer, keys in surplus.items() if keys}

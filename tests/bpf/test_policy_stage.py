@@ -16,7 +16,7 @@ from axoneme.plugins import policy
 from axoneme.plugins.policy.config import PolicyConfig
 from axoneme.plugins.policy.maps import PolicyMaps, specs
 from axoneme.plugins.policy.tables import Action as Decision
-from axoneme.plugins.policy.tables import Flag, SubjectEntry, VerdictKey, VerdictValue
+from axoneme.plugins.policy.tables import Flag, SubjectEntry, VerdictValue
 
 pytestmark = pytest.mark.kernel
 
@@ -78,14 +78,13 @@ class Policies(World):
         self.maps.set_subjects({numbers[name]: SubjectEntry(OUT, IN, each) for name, each in flags.items()})
 
     def peer(self, policy: int, identity: int, class_: int = FRIENDS) -> None:
-        self.maps.set_peers({(policy, identity): class_})
+        self.maps.set_peers({policy: {identity: class_}})
 
     def verdict(
         self, class_: int, action: Decision, protocol: int = 0, port: int = 0, bits: int = 16, **more: int
     ) -> None:
-        prefix = 48 + bits if protocol else 32
-        value = {"auth": 0, "proxy_port": 0, "rule": 0, "l7": 0} | more
-        self.maps.add_verdicts({VerdictKey(prefix, class_, protocol, port): VerdictValue(action, **value)})
+        block = (protocol, bits if protocol else 0, port)
+        self.maps.add_verdicts({class_: {block: VerdictValue(action, **more)}})
 
     def allowed(self, frame: bytes) -> bool:
         self.table.clear()

@@ -12,8 +12,8 @@ from axoneme.core.workloads.identities import RESERVED, workload_labels
 from axoneme.plugins.policy.engine import Engine
 from axoneme.plugins.policy.language import parse_policy
 from axoneme.plugins.policy.model import Auth, Direction, Protocol
-from axoneme.plugins.policy.resolve import Verdict
 from axoneme.plugins.policy.selectors import Identity
+from axoneme.plugins.policy.statements import Verdict
 from axoneme.plugins.policy.subject import Subject
 
 L4 = """

@@ -246,4 +246,4 @@ def test_a_new_identity_is_one_write_per_policy_that_mentions_it() -> None:
     engine.upsert_identity(Identity(999, labels))
     plan = engine.commit()
     assert plan.size == 1
-    assert list(plan.set_peers) == [(engine.tables.subjects[256].ingress, 999)]
+    assert list(plan.set_peers[engine.tables.subjects[256].ingress]) == [999]
