@@ -14,6 +14,10 @@ class HubbleConfig:
     flows: int = setting(
         65_536, help="how many flows are kept in memory, about 100 bytes each", minimum=256, maximum=1 << 24
     )
+    policy_verdicts: bool = setting(
+        True,
+        help="whether what a policy said of a new connection is a flow of its own, with the policy's name",
+    )
     cluster: str = setting(
         "default", help="the cluster's name in the names of nodes", pattern=r"[a-z0-9][-a-z0-9]{0,31}"
     )

@@ -7,28 +7,40 @@ async for batch in observer.listen(): ...     # everything that is new from now 
 
 from __future__ import annotations
 
-import asyncio
+import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakValueDictionary
 
-from attrs import frozen
+import numpy as np
+from attrs import field, frozen
 
-from axoneme.core.errors import AxonemeError
+from axoneme.core.events.rules import RULES, Rule
 from axoneme.core.plugin import PluginContext
+from axoneme.plugins.hubble import load
+from axoneme.plugins.hubble.columns import Array, Has, View
+from axoneme.plugins.hubble.directory import Directory
+from axoneme.plugins.hubble.enrich import Enricher
+from axoneme.plugins.hubble.filters.errors import CombinationError, RequestError
+from axoneme.plugins.hubble.names import Node
+from axoneme.plugins.hubble.policies import Policies
+from axoneme.plugins.hubble.proto.flow_pb2 import Flow, LostEvent, LostEventSource
+from axoneme.plugins.hubble.query import Query
+from axoneme.plugins.hubble.reader import Reader, lost_event
+from axoneme.plugins.hubble.ring import CHUNK, Loss, Ring, rising
+from axoneme.plugins.hubble.uuids import Uuids
+from axoneme.plugins.hubble.wire import Wire
 
 if TYPE_CHECKING:
-    from axoneme.plugins.hubble.proto.flow_pb2 import Flow, LostEvent
+    from axoneme.core.events.stream import Listener
     from axoneme.plugins.hubble.proto.observer_pb2 import GetFlowsRequest
 
+__all__ = ["Batch", "CombinationError", "Observer", "RequestError", "Status", "of"]
 
-class RequestError(AxonemeError):
-    """A request that cannot be answered: a filter, a field mask or a combination that makes no sense.
-
-    :ivar argument: the code to answer with is INVALID_ARGUMENT; otherwise it is UNKNOWN, as with Cilium.
-    """
-
-    argument = False
+#: Records that are made flows at once: what fits into the processor's caches.
+_PORTION: Final = 8192
+_HOUR: Final = 3600.0
 
 
 @frozen(kw_only=True)
@@ -42,31 +54,133 @@ class Status:
     flows_rate: float
 
 
+@frozen(eq=False)
+class Batch:
+    """New flows, oldest first. To be used before anything is awaited.
+
+    :param view: the flows as columns; `view.names` says what the numbers in them stand for.
+    :param lost: what was lost before them, as the messages that clients get.
+    """
+
+    view: View
+    _wire: Wire
+    lost: tuple[LostEvent, ...] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.view)
+
+    def flows(self, places: Array | None = None) -> list[Flow]:
+        """These places of them, or all, as protobuf messages."""
+        chosen = np.arange(len(self.view)) if places is None else places
+        return [Flow.FromString(flow) for flow in self._wire.flows(self.view, chosen)]
+
+
 class Observer:
     """The flows of this node.
 
     :ivar node_name: CLUSTER/NODE, as in every flow.
     """
 
-    node_name: str
-
     def __init__(self, context: PluginContext) -> None:
+        config = context.config
+        self.node_name = f"{config.cluster}/{context.settings.node.node_name()}"
+        self.ring = Ring(config.flows)
+        self.wire = Wire(Uuids(), Policies(context.state.table(RULES.name, Rule)))
         self._context = context
-        self.node_name = f"{context.config.cluster}/{context.settings.node.node_name()}"
+        self._node = Node(self.node_name)
+        self._directory = Directory(context.state, self.ring.names)
+        self._started = time.monotonic_ns()
+        self._namespaces: dict[tuple[str, str], float] = {}
+        self._noted = 0
+        self._noted_at = 0.0
+
+    # Taking in
 
     async def run(self, ready: Callable[[], None]) -> None:
         """The service: from the kernel's events to flows, until cancelled."""
-        ready()
-        await asyncio.Event().wait()
+        stream = self._context.events
+        with stream.listen() as listener:
+            kernel, queue = stream.lost, 0
+            ready()
+            async for records in listener.batches():
+                kernel, queue = self._count_losses(stream.lost, kernel, listener, queue)
+                self.take(records)
+
+    def _count_losses(self, now: int, kernel: int, listener: Listener, queue: int) -> tuple[int, int]:
+        if now > kernel:
+            self.ring.lose(LostEventSource.PERF_EVENT_RING_BUFFER, now - kernel, time.time_ns())
+        if listener.lost > queue:
+            self.ring.lose(LostEventSource.OBSERVER_EVENTS_QUEUE, listener.lost - queue, time.time_ns())
+        return now, listener.lost
+
+    def take(self, records: Array) -> None:
+        """Takes in records of the kernel (`abi.EVENT`)."""
+        for begin in range(0, len(records), _PORTION):
+            self._directory.refresh()
+            enricher = Enricher(
+                self._directory.endpoints, self._directory.interfaces, self.ring.names.nodes.number(self._node),
+                policy_verdicts=self._context.config.policy_verdicts,
+            )  # fmt: skip
+            self.ring.append(enricher.columns(records[begin : begin + _PORTION], self.ring.last_time))
+        if time.monotonic() - self._noted_at > 1:
+            self._note_namespaces()
+
+    def add(self, flows: Iterable[Flow]) -> None:
+        """Takes in flows that others made: layer 7, authentication. What they leave out (time, uuid, node) is filled in."""
+        made = [self._completed(flow) for flow in flows]
+        if not made:
+            return
+        columns = load.columns_of(made, self.ring.names)
+        columns["time"] = rising(columns["time"], self.ring.last_time)
+        for flow, moment in zip(made, columns["time"].tolist(), strict=True):
+            flow.time.FromNanoseconds(moment)
+        self.ring.append(columns, {place: flow.SerializeToString() for place, flow in enumerate(made)})
+
+    def _completed(self, flow: Flow) -> Flow:
+        made = Flow()
+        made.CopyFrom(flow)
+        made.uuid = made.uuid or str(uuid.uuid4())
+        made.node_name = made.node_name or self.node_name
+        if not made.HasField("time"):
+            made.time.FromNanoseconds(time.time_ns())
+        return made
+
+    # Reading
 
     def status(self) -> Status:
-        raise NotImplementedError
+        ring, now = self.ring, time.time_ns()
+        recent = ring.head - ring.since(now - 60_000_000_000)
+        seconds = 60.0
+        if recent == ring.capacity:  # all of the ring is younger than that
+            oldest = int(ring.view(ring.tail, ring.tail + 1)["time"][0])
+            seconds = max((now - oldest) / 1e9, 1e-3)
+        return Status(
+            num_flows=len(ring),
+            max_flows=ring.capacity,
+            seen_flows=ring.head,
+            uptime_ns=time.monotonic_ns() - self._started,
+            flows_rate=recent / seconds,
+        )
 
     def namespaces(self) -> list[tuple[str, str]]:
         """(cluster, namespace), sorted, of the flows of the last hour."""
-        raise NotImplementedError
+        self._note_namespaces()
+        oldest = time.monotonic() - _HOUR
+        self._namespaces = {name: seen for name, seen in self._namespaces.items() if seen >= oldest}
+        return sorted(self._namespaces)
 
-    def get_flows(self, request: GetFlowsRequest) -> AsyncIterator[bytes]:
+    def _note_namespaces(self) -> None:
+        self._noted_at = now = time.monotonic()
+        endpoints = self.ring.names.endpoints
+        found = np.zeros(len(endpoints), bool)
+        for view in self.ring.views(self._noted, self.ring.head, CHUNK):
+            found[view["source"]] = found[view["destination"]] = True
+        self._noted = self.ring.head
+        for number in np.flatnonzero(found).tolist():
+            if (endpoint := endpoints[number]) is not None and endpoint.namespace:
+                self._namespaces[self._context.config.cluster, endpoint.namespace] = now
+
+    async def get_flows(self, request: GetFlowsRequest) -> AsyncIterator[bytes]:
         """The answer to a request: serialized `observer.GetFlowsResponse`, for a handler whose serializer is the identity.
 
         Ends when the request is answered; with `follow`, never. A reader that is too slow gets `lost_events` with the exact
@@ -74,40 +188,42 @@ class Observer:
 
         :raises RequestError: at the first step, before anything was yielded.
         """
-        raise NotImplementedError
+        query = Query.of(request, self._decode, self.wire.uuids)
+        async for message in Reader(self.ring, self.wire, self.node_name).answer(query):
+            yield message
 
-    def listen(self) -> AsyncIterator[Batch]:
-        """Every flow from now on, unfiltered, in batches as the kernel's events come (some hundred per second at most)."""
-        raise NotImplementedError
+    def _decode(self, view: View, place: int) -> Flow:
+        if view["has"][place] & Has.MESSAGE:
+            return Flow.FromString(view.messages[view.start + place])
+        return Flow.FromString(self.wire.flows(view, np.array([place]))[0])
 
-    def add(self, flows: Iterable[Flow]) -> None:
-        """Takes in flows that others made: layer 7, authentication. What they leave out (time, uuid, node) is filled in."""
-        raise NotImplementedError
+    async def listen(self) -> AsyncIterator[Batch]:
+        """Every flow from now on, unfiltered, in batches as the kernel's events come (some hundred per second at most).
+
+        Whoever is too slow is told what he missed, and goes on with what is there.
+        """
+        ring = self.ring
+        position, told = ring.head, ring.losses[-1].serial if ring.losses else 0
+        while True:
+            lost = [lost_event(loss) for loss in ring.losses_after(told, ring.head)]
+            told = ring.losses[-1].serial if ring.losses else 0
+            if missed := max(0, ring.tail - position):
+                position += missed
+                lost.append(lost_event(Loss(0, 0, LostEventSource.HUBBLE_RING_BUFFER, missed, 0)))
+            view = ring.view(position, min(ring.head, position + CHUNK))
+            position += len(view)
+            if len(view) or lost:
+                yield Batch(view, self.wire, tuple(lost))
+            else:
+                await ring.wait()
 
 
-class Batch:
-    """New flows, oldest first.
-
-    :ivar lost: what was lost before them, as the messages that clients get.
-    :ivar columns: numpy arrays by name, all of one length; see `columns.py`.
-    """
-
-    columns: Any
-    lost: tuple[LostEvent, ...]
-
-    def __len__(self) -> int:
-        raise NotImplementedError
-
-    def flows(self) -> list[Flow]:
-        """All of them as protobuf messages."""
-        raise NotImplementedError
-
-
-_observers: WeakKeyDictionary[Any, Observer] = WeakKeyDictionary()
+_observers: WeakValueDictionary[int, Observer] = WeakValueDictionary()
 
 
 def of(context: PluginContext) -> Observer:
-    """The observer of a plugin's context."""
-    if context not in _observers:
-        _observers[context] = Observer(context)
-    return _observers[context]
+    """The one observer of a context."""
+    found: Any = _observers.get(id(context))
+    if found is None or found._context is not context:
+        found = _observers[id(context)] = Observer(context)
+    return found  # type: ignore[no-any-return]

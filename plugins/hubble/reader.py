@@ -1,0 +1,98 @@
+"""Answers a query out of the ring, in small portions, however slow whoever asked is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final
+
+import numpy as np
+
+from axoneme.plugins.hubble.columns import Array, View
+from axoneme.plugins.hubble.proto.flow_pb2 import Flow, LostEvent, LostEventSource
+from axoneme.plugins.hubble.proto.observer_pb2 import GetFlowsResponse
+from axoneme.plugins.hubble.query import Query
+from axoneme.plugins.hubble.ring import CHUNK, Loss, Ring
+from axoneme.plugins.hubble.wire import Wire, response
+
+#: Messages that are made at once: what a reader who stops reading costs.
+PORTION: Final = 512
+
+
+class Reader:
+    """One reader's place in the ring.
+
+    :param node: this node's name, for messages about losses.
+    """
+
+    def __init__(self, ring: Ring, wire: Wire, node: str) -> None:
+        self._ring, self._wire, self._node = ring, wire, node
+        self._told = 0
+
+    async def answer(self, query: Query) -> AsyncIterator[bytes]:
+        """Serialized `GetFlowsResponse`s."""
+        position, left, end = query.begin(self._ring), query.most, self._ring.head
+        self._told = max((loss.serial for loss in self._ring.losses if loss.position <= position), default=0)
+        while left is None or left > 0:
+            for loss in self._ring.losses_after(self._told, position if query.follow else end):
+                self._told = loss.serial
+                yield lost_response(loss, self._node)
+            end = self._ring.head if query.follow else end
+            if position < min(self._ring.tail, end):
+                missed = min(self._ring.tail, end) - position
+                position += missed
+                yield lost_response(self._overrun(missed), self._node)
+                continue
+            if position >= end:
+                if not query.follow:
+                    return
+                await self._ring.wait()
+                continue
+            view = self._ring.view(position, min(end, position + CHUNK))
+            view, over = _until(view, query.until)
+            numbers = query.filter.places(view)[:left] + view.start
+            position += len(view)
+            for begin in range(0, len(numbers), PORTION):
+                portion = numbers[begin : begin + PORTION]
+                if portion[0] < self._ring.tail:  # overwritten while the last ones were sent
+                    position, over = int(portion[0]), False
+                    break
+                for message in self._messages(portion, query):
+                    yield message
+                if left is not None:
+                    left -= len(portion)
+            else:
+                await asyncio.sleep(
+                    0
+                )  # a filter that lets nothing pass must not keep the others from their turn
+            if over:
+                return
+
+    def _messages(self, numbers: Array, query: Query) -> list[bytes]:
+        first = int(numbers[0])
+        view = self._ring.view(first, int(numbers[-1]) + 1)
+        places = numbers - first
+        if query.mask is None:
+            return self._wire.responses(view, places)
+        return [response(query.mask(Flow.FromString(flow))) for flow in self._wire.flows(view, places)]
+
+    def _overrun(self, count: int) -> Loss:
+        return Loss(0, 0, LostEventSource.HUBBLE_RING_BUFFER, count, self._ring.last_time)
+
+
+def _until(view: View, until: int | None) -> tuple[View, bool]:
+    """What of a view is not later than a time, and whether anything was."""
+    if until is None or (len(view) and int(view["time"][-1]) <= until):
+        return view, False
+    place = int(np.searchsorted(view["time"], np.uint64(max(until, 0)), side="right"))
+    return view.part(0, place), True
+
+
+def lost_event(loss: Loss) -> LostEvent:
+    return LostEvent(source=LostEventSource.Name(loss.source), num_events_lost=loss.count)
+
+
+def lost_response(loss: Loss, node: str) -> bytes:
+    made = GetFlowsResponse(lost_events=lost_event(loss), node_name=node)
+    made.time.FromNanoseconds(loss.time)
+    return made.SerializeToString()
