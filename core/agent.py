@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from axoneme.core.contributions import Contributions
     from axoneme.core.datapath.build import Blueprint, Build
     from axoneme.core.datapath.datapath import Datapath
+    from axoneme.core.records import ApiMethod, Metric
     from axoneme.core.state.ingest import FolderSource
     from axoneme.core.state.table import State
     from axoneme.core.workloads.workloads import Workloads
@@ -222,7 +223,7 @@ class Agent:
             state, self.settings, on_link=self._on_link, on_unlink=self._on_unlink
         )
         self._scope.push("workloads", workloads.close)
-        return Runtime(state, workloads, datapath, self.events)
+        return Runtime(state, workloads, datapath, self.events, self.metrics, self._methods)
 
     async def _serve(self) -> None:
         from axoneme.core.api.server import Server
@@ -231,7 +232,11 @@ class Agent:
         await self._server.start()
         self._scope.push("api", self._server.stop)
 
-    def _methods(self, name: str) -> Any:
+    def metrics(self) -> list[Metric]:
+        """The metrics of the core and of the plugins that run now."""
+        return [p.record for p in self._generation().assembly.contributions.metrics]
+
+    def _methods(self, name: str) -> ApiMethod | None:
         """The API method of this name, as it is in the current generation."""
         contributions = self._generation().assembly.contributions.api
         return next((p.record for p in contributions if p.record.name == name), None)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from axoneme.core.context import Context
 from axoneme.core.contributions import CORE, Contributions, Provided
 from axoneme.core.events.rules import L7_RULES, RULES
-from axoneme.core.records import HealthCheck, Metric, MetricType, Service
+from axoneme.core.records import HealthCheck, Metric, Service
 from axoneme.core.state.resources import RESOURCE_FILES, RESOURCES
 from axoneme.core.workloads.endpoints import TABLES as WORKLOAD_TABLES
 from axoneme.core.workloads.names import DNS_NAMES, FQDN_SELECTORS
@@ -148,47 +148,6 @@ class CoreParts:
         ]
 
     def metrics(self) -> list[Metric]:
-        counter, gauge = MetricType.COUNTER, MetricType.GAUGE
-        return [
-            Metric(
-                name="axoneme_packets_total",
-                type=counter,
-                help="packets by reason and direction",
-                labels=("reason", "direction"),
-                read=lambda: {
-                    (row["reason"] or str(row["number"]), row["direction"]): float(row["packets"])
-                    for row in self._agent.datapath.counters()
-                },
-            ),
-            Metric(
-                name="axoneme_connections",
-                type=gauge,
-                help="entries of the connection tables; two per connection",
-                labels=("family",),
-                read=lambda: {
-                    (f"IPv{family}",): float(table.entries) for family, table in self.collector.tables.items()
-                },
-            ),
-            Metric(
-                name="axoneme_connections_evicted_total",
-                type=counter,
-                help="entries that gave way because the table was full",
-                read=lambda: float(self.collector.evicted),
-            ),
-            Metric(
-                name="axoneme_events_total",
-                type=counter,
-                help="events read from the ring, by type",
-                labels=("type",),
-                read=lambda: {
-                    (kind.name.lower(),): float(n) for kind, n in self._agent.events.counts.items()
-                },
-            ),
-            Metric(
-                name="axoneme_events_lost_total",
-                type=counter,
-                help="events that found no room in the ring",
-                read=lambda: float(self._agent.events.lost),
-            ),
-            *self.recorder.metrics(),
-        ]
+        from axoneme.core.metrics import CoreMetrics
+
+        return [*CoreMetrics(self._agent, self.collector).records(), *self.recorder.metrics()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from axoneme.core.datapath.datapath import Datapath
     from axoneme.core.datapath.maps import Map
     from axoneme.core.events.stream import EventStream
+    from axoneme.core.records import ApiMethod, Metric
     from axoneme.core.state.table import State
     from axoneme.core.workloads.workloads import Workloads
 
@@ -26,6 +28,8 @@ class Runtime:
     workloads: Workloads
     datapath: Datapath
     events: EventStream
+    metrics: Callable[[], Sequence[Metric]]
+    method: Callable[[str], ApiMethod | None]
 
 
 class Context:
@@ -53,6 +57,14 @@ class Context:
     @property
     def events(self) -> EventStream:
         return self._bound("the events").events
+
+    def metrics(self) -> Sequence[Metric]:
+        """The metrics of the core and of every plugin that runs now."""
+        return self._bound("the metrics").metrics()
+
+    def method(self, name: str) -> ApiMethod | None:
+        """The method of the agent's API with this name, or None when no plugin that runs now has it."""
+        return self._bound("the API's methods").method(name)
 
     def map(self, name: str) -> Map:
         """The open map that some plugin or the core declared. Raises `PluginError` when there is none."""

@@ -11,6 +11,7 @@ import json
 import logging
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,6 +21,9 @@ from axoneme.core.errors import AxonemeError
 SECRET_FIELDS = frozenset({"password", "secret", "token", "private_key", "credentials"})
 
 _FIELDS = "axoneme_fields"
+
+#: Warnings and errors of this process, by level and subsystem (the package that logged), whatever the log's level is.
+TROUBLES: Counter[tuple[str, ...]] = Counter()
 
 
 class Log:
@@ -52,6 +56,8 @@ class Log:
         fields: Mapping[str, object],
         error: BaseException | str | None = None,
     ) -> None:
+        if level >= logging.WARNING:
+            TROUBLES[logging.getLevelName(level).lower(), _subsystem(self._logger.name)] += 1
         if not self._logger.isEnabledFor(level):
             return
         shown, trace = dict(fields), None
@@ -60,6 +66,12 @@ class Log:
         if isinstance(error, BaseException) and not explains_itself(error):
             trace = error
         self._logger.log(level, event, extra={_FIELDS: shown}, exc_info=trace, stacklevel=3)
+
+
+def _subsystem(logger: str) -> str:
+    """A plugin's name for what its modules log, `state` for axoneme.core.state.ingest."""
+    parts = logger.split(".")
+    return parts[2] if len(parts) > 2 and parts[0] == "axoneme" else parts[0]
 
 
 def explains_itself(error: BaseException) -> bool:

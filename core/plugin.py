@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from axoneme.core.datapath.maps import Map
     from axoneme.core.events.stream import EventStream
+    from axoneme.core.records import ApiMethod, Metric
     from axoneme.core.state.table import State
     from axoneme.core.workloads.workloads import Workloads
 
@@ -37,6 +39,14 @@ class PluginContext(Protocol):
     @property
     def events(self) -> EventStream:
         """What the programs report, in bulk: `listen` to it, or `publish` records that the plugin has to tell."""
+        ...
+
+    def metrics(self) -> Sequence[Metric]:
+        """The metrics of the core and of every plugin that runs now, for those who publish them."""
+        ...
+
+    def method(self, name: str) -> ApiMethod | None:
+        """The method of the agent's API with this name, or None when no plugin that runs now has it."""
         ...
 
     def map(self, name: str) -> Map:

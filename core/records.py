@@ -7,7 +7,8 @@ printed, compared and tested without starting anything, and the core owns (and c
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,20 +192,46 @@ class HealthCheck:
 class MetricType(enum.StrEnum):
     COUNTER = "counter"
     GAUGE = "gauge"
+    HISTOGRAM = "histogram"
 
 
 @frozen(kw_only=True)
 class Metric:
     """A number that the agent shows: `read` returns it, or one per label tuple.
 
-    Values are read when somebody asks, never pushed.
+    Values are read when somebody asks, never pushed. Those of a histogram are `Distribution`s: keep them in an
+    `axoneme.core.histogram.Histogram`, whose `read` this can be.
+
+    :param name: the whole name, as Prometheus knows it: `cilium_…` for what Cilium has as well, else `axoneme_…`.
     """
 
     name: str
     type: MetricType
     help: str
-    read: Callable[[], float | Mapping[tuple[str, ...], float]]
+    read: Callable[[], float | Distribution | Mapping[tuple[str, ...], float | Distribution]]
     labels: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True)
+class Distribution:
+    """What a histogram knows of one label tuple.
+
+    :param bounds: the buckets' upper bounds, ascending.
+    :param counts: observations up to each bound but beyond the one before, and one more for those beyond all.
+    """
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    sum: float
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts)
+
+    def buckets(self) -> Iterator[tuple[str, int]]:
+        """As Prometheus has them: (upper bound, observations up to it), bounds written as Go does, `+Inf` the last."""
+        bounds = (*(f"{bound:g}" for bound in self.bounds), "+Inf")
+        return zip(bounds, accumulate(self.counts), strict=True)
 
 
 @frozen(kw_only=True)

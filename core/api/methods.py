@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from axoneme.core.api.wire import NotFoundError, RequestError
-from axoneme.core.records import ApiMethod
+from axoneme.core.records import ApiMethod, Distribution
 from axoneme.core.structure import nearest, plain
 
 if TYPE_CHECKING:
@@ -193,8 +193,15 @@ def _metric_rows(plugin: str, metric: Any) -> list[dict[str, Any]]:
     except Exception as error:  # noqa: BLE001 - one number that cannot be read must not hide the others
         return [common | {"labels": {}, "value": None, "error": str(error)}]
     if not isinstance(value, Mapping):
-        return [common | {"labels": {}, "value": value}]
+        value = {(): value}
     return [
-        common | {"labels": dict(zip(metric.labels, labels, strict=True)), "value": number}
+        common | {"labels": dict(zip(metric.labels, labels, strict=True))} | _number(number)
         for labels, number in value.items()
     ]
+
+
+def _number(value: float | Distribution) -> dict[str, Any]:
+    """A number, or a histogram: how many observations, their sum, and how many up to each bound."""
+    if not isinstance(value, Distribution):
+        return {"value": value}
+    return {"value": value.count, "sum": value.sum, "buckets": dict(value.buckets())}

@@ -7,6 +7,7 @@ import grp
 import inspect
 import os
 import stat
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
@@ -32,9 +33,13 @@ from axoneme.core.errors import (
     ResourceError,
     Where,
 )
+from axoneme.core.histogram import Histogram
 from axoneme.core.records import ApiMethod
 
 _log = logs.get(__name__)
+
+#: Seconds that calls took, by path, method and HTTP's code for the outcome: the labels that Cilium's REST API has.
+SECONDS: Final = Histogram()
 
 #: Waits for something that goes on when nobody waits any more.
 Finish = Callable[[Awaitable[Any]], Awaitable[Any]]
@@ -55,6 +60,8 @@ _CODES: Final = (
     (LockedError, "UNAVAILABLE"),
     (KernelError, "INTERNAL"),
 )
+
+_HTTP_CODES: Final = ((NotFoundError, "404"), (RequestError, "400"))
 
 
 class Server:
@@ -156,14 +163,19 @@ def _handler(grpc: Any, find: Callable[[str], ApiMethod | None], finish: Finish)
 
 def _unary(grpc: Any, method: ApiMethod, finish: Finish) -> Callable[[bytes, Any], Any]:
     async def call(request: bytes, context: Any) -> bytes:
+        begin, code = time.perf_counter(), "200"
         try:
             result = method.call(**_arguments(method, request))
             if inspect.isawaitable(result):
                 result = await finish(result)
             return encode(result)
         except Exception as error:
+            code = next((number for kinds, number in _HTTP_CODES if isinstance(error, kinds)), "500")
             await _abort(grpc, context, method, error)
             raise  # abort has raised already
+        finally:
+            subject, _, verb = method.name.partition(".")
+            SECONDS.observe(time.perf_counter() - begin, f"/v1/{subject}", verb or "get", code)
 
     return call
 

@@ -13,6 +13,7 @@ from axoneme.core import logs
 from axoneme.core.datapath.conntrack import Timeouts, collect
 from axoneme.core.datapath.endpoint_maps import Maps
 from axoneme.core.datapath.reasons import ENTERED, FORGOTTEN
+from axoneme.core.histogram import Histogram
 from axoneme.core.records import Health, Level
 from axoneme.core.settings import TimeoutSettings
 
@@ -38,6 +39,8 @@ class TableState:
     entries: int = 0
     expired: int = 0
     evicted: int = 0
+    runs: int = 0
+    seconds: Histogram = field(factory=Histogram)
 
 
 @define
@@ -75,10 +78,11 @@ class Collector:
         for family, state in self.tables.items():
             table = self.maps(f"connections{family}")
             ids.append(table.id)
-            with table.held():  # a reload may let go of it meanwhile
+            with table.held(), state.seconds.timed():  # held: a reload may let go of it meanwhile
                 done = await asyncio.to_thread(collect, table, timeouts, since=since, family=family)
             state.capacity, state.entries = table.spec.max_entries, done.entries
             state.expired += done.expired
+            state.runs += 1
             self._deleted += done.expired
             self.publish(done.closed)
             await self._publish_samples(done.sampled)

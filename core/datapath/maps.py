@@ -20,6 +20,7 @@ from axoneme.core.datapath.kernel import BpfError, Buffer, Handle, Kernel, MapFu
 from axoneme.core.datapath.layout import LayoutError, Scalar, c_type
 from axoneme.core.datapath.spec import Layout, MapError, MapSpec
 from axoneme.core.datapath.uapi import ENOTSUPP, MapKind
+from axoneme.core.datapath.usage import OPERATIONS
 
 __all__ = ["Diff", "Map", "MapError", "MapKind", "MapSpec"]
 
@@ -55,6 +56,7 @@ class Map(Handle):
         self.spec = spec
         #: The map was there before, with its entries.
         self.adopted = adopted
+        self._entries_seen: int | None = None
         self._key_dtype = spec.key.dtype if spec.key else np.dtype("V0")
         self._value_dtype = spec.value.dtype if spec.value else np.dtype("V0")
         self._entry_dtype = self._value_dtype
@@ -102,11 +104,17 @@ class Map(Handle):
         try:
             self.kernel.map_update(self.fd, _pack(self.spec.key, key), self._pack_value(value), flags)
         except BpfError as error:
+            OPERATIONS.add(self.spec.name, "update", ok=False)
             raise self._named(error) from None
+        OPERATIONS.add(self.spec.name, "update")
+        self._entries_seen = None
 
     def delete(self, key: Any) -> bool:
         """False when there was no such entry."""
-        return self.kernel.map_delete(self.fd, _pack(self.spec.key, key))
+        deleted = self.kernel.map_delete(self.fd, _pack(self.spec.key, key))
+        OPERATIONS.add(self.spec.name, "delete", ok=deleted)
+        self._entries_seen = None
+        return deleted
 
     def _pack_value(self, value: Any) -> bytes:
         if not self.spec.kind.per_cpu:
@@ -138,6 +146,8 @@ class Map(Handle):
             if error.errno not in _NO_BATCHES:
                 raise self._named(error) from None
             keys, entries = self._items_one_by_one()
+        if not self.spec.kind.indexed:
+            self._entries_seen = len(keys)
         return keys, self._values_of(entries)
 
     def _items_by_batch(self) -> tuple[Buffer, Buffer]:
@@ -182,17 +192,19 @@ class Map(Handle):
         :raises MapFull: when there is no room; `written` entries are in the map.
         """
         key_rows, entries = self._keys(keys), self._entries(values)
+        self._entries_seen = None
         if len(key_rows) != len(entries):
             raise MapError(f"map {self.spec.name}: {len(key_rows)} keys and {len(entries)} values")
         for start in range(0, len(key_rows), CHUNK):
             here = slice(start, start + CHUNK)
             try:
                 self._update_chunk(key_rows[here], entries[here])
-            except MapFull as error:
-                error.written += start
-                raise self._named(error) from None
             except BpfError as error:
+                OPERATIONS.add(self.spec.name, "update", ok=False)
+                if isinstance(error, MapFull):
+                    error.written += start
                 raise self._named(error) from None
+            OPERATIONS.add(self.spec.name, "update", times=len(key_rows[here]))
 
     def _update_chunk(self, keys: Buffer, entries: Buffer) -> None:
         try:
@@ -210,6 +222,16 @@ class Map(Handle):
                 error.written = written
                 raise
 
+    def count(self) -> int:
+        """How many entries there are, of a map that has no fixed number of them.
+
+        What was last read counts, unless this process wrote since. So of a map into which programs write it is the number
+        of the last reading.
+        """
+        if self._entries_seen is None:
+            self.items()
+        return self._entries_seen or 0
+
     def add_missing(self, keys: Any, values: Any) -> int:
         """Writes the entries whose keys are not there, and says how many they were. Those that are there stay."""
         key_rows, given = self._keys(keys), np.asarray(values)
@@ -219,7 +241,13 @@ class Map(Handle):
 
     def delete_batch(self, keys: Any) -> int:
         """Deletes these keys and says how many of them were there."""
-        key_rows, position, deleted = self._keys(keys), 0, 0
+        deleted = self._delete_batch(self._keys(keys))
+        self._entries_seen = None
+        OPERATIONS.add(self.spec.name, "delete", times=deleted)
+        return deleted
+
+    def _delete_batch(self, key_rows: Buffer) -> int:
+        position, deleted = 0, 0
         while position < len(key_rows):
             chunk = key_rows[position : position + CHUNK]
             try:
@@ -281,6 +309,7 @@ class Map(Handle):
         except ValueError as error:
             raise MapError(f"map {self.spec.name}: {error}") from None
         self._apply(plan, *desired, actual[0][plan.removed])
+        self._entries_seen = len(desired[0])
         return Diff(len(plan.added), len(plan.changed), len(plan.removed))
 
     def _normal(self, keys: Buffer, values: Buffer) -> tuple[Buffer, Buffer]:

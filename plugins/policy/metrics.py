@@ -14,32 +14,32 @@ from axoneme.plugins.policy.model import Direction
 def metrics(context: PluginContext) -> Iterable[Metric]:
     source = reconciler.of(context)
     return [
-        _gauge("policy", "policies loaded", lambda: len(source.engine.policies)),
+        _gauge("cilium_policy", "policies loaded", lambda: len(source.engine.policies)),
         Metric(
-            name="policy_endpoint_enforcement_status",
+            name="cilium_policy_endpoint_enforcement_status",
             type=MetricType.GAUGE,
             help="workloads by the directions in which policy is enforced",
             read=lambda: enforcement(source.engine),
             labels=("enforcement",),
         ),
         Metric(
-            name="policy_entries",
+            name="axoneme_policy_entries",
             type=MetricType.GAUGE,
             help="entries of the decision tables",
             read=lambda: entries(source.engine),
             labels=("table",),
         ),
-        _gauge("policy_unresolvable", "workloads with rules that contradict each other", lambda: len(source.engine.errors())),
-        _gauge("policy_update_seconds", "duration of the last update", lambda: source.last_duration),
-        _gauge("policy_last_write_timestamp_seconds", "when the decision tables were written last", lambda: source.last_write),
+        _gauge("axoneme_policy_unresolvable", "workloads with rules that contradict each other", lambda: len(source.engine.errors())),
+        _gauge("axoneme_policy_update_seconds", "duration of the last update", lambda: source.last_duration),
+        _gauge("axoneme_policy_last_write_timestamp_seconds", "when the decision tables were written last", lambda: source.last_write),
         Metric(
-            name="policy_updates_total",
+            name="axoneme_policy_updates_total",
             type=MetricType.COUNTER,
             help="updates that changed the decision tables",
             read=lambda: source.updates,
         ),
         Metric(
-            name="policy_writes_total",
+            name="axoneme_policy_writes_total",
             type=MetricType.COUNTER,
             help="entries written to or removed from the decision tables",
             read=lambda: source.writes,
