@@ -1,0 +1,1 @@
+"""HTTP for plugins that are looked at by browsers and by Prometheus: a small server, closed by default."""
