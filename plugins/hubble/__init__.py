@@ -31,10 +31,20 @@ def axoneme_services(context: PluginContext) -> Iterable[Service]:
     from axoneme.plugins.hubble import observer
     from axoneme.plugins.hubble.server import service
 
-    return [
+    services = [
         Service(name="observer", run=observer.of(context).run),
         Service(name="server", run=service.of(context).run),
     ]
+    if context.config.metrics.enabled:
+        from axoneme.plugins.hubble.metrics import service as metrics
+
+        measured = metrics.of(context)
+        services += [
+            Service(name="metrics", run=measured.count),
+            Service(name="metrics-pods", run=measured.forget),
+            Service(name="metrics-http", run=measured.server.run),
+        ]
+    return services
 
 
 @hookimpl

@@ -5,6 +5,7 @@ from __future__ import annotations
 from attrs import frozen
 
 from axoneme.core.structure import setting
+from axoneme.plugins.hubble.metrics.config import MetricsSettings
 from axoneme.plugins.hubble.peers import Peer
 from axoneme.plugins.hubble.server.config import ServerSettings
 
@@ -23,3 +24,4 @@ class HubbleConfig:
     )
     server: ServerSettings = setting(ServerSettings(), help="the gRPC API of this node")
     peers: tuple[Peer, ...] = setting((), help="other nodes that a relay learns of from this one")
+    metrics: MetricsSettings = setting(MetricsSettings(), help="Prometheus metrics of flows")

@@ -13,11 +13,12 @@ from axoneme.core.structure import plain
 from axoneme.plugins.hubble.config import HubbleConfig
 from axoneme.plugins.lb.config import LbConfig
 from axoneme.plugins.policy.config import PolicyConfig
+from axoneme.plugins.prometheus.config import PrometheusConfig
 
 EXAMPLE = Path(__file__).parents[2] / "contrib" / "config" / "axoneme.yaml"
 
 #: The plugins' sections.
-SECTIONS = {"hubble": HubbleConfig, "lb": LbConfig, "policy": PolicyConfig}
+SECTIONS = {"hubble": HubbleConfig, "lb": LbConfig, "policy": PolicyConfig, "prometheus": PrometheusConfig}
 
 #: What an empty installation does not do by itself.
 CHOSEN = {"plugins.enabled"}
