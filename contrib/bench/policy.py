@@ -203,7 +203,7 @@ def _changed(node: Node, turn: int) -> float:
     _write(node, turn * 10, POLICIES + turn * 100)
     time.sleep(0.2)  # asking would take the agent's time
     node.until(lambda: node.metric("policy_updates_total") > before, "the change is in the maps")
-    return (node.metric("policy_last_write_timestamp_seconds") - begin) * 1000
+    return (node.metric("axoneme_policy_last_write_timestamp_seconds") - begin) * 1000
 
 
 def _write(node: Node, name: int, number: int) -> None:
