@@ -198,11 +198,11 @@ def file_to_map(_rounds: int) -> Sequence[float]:
 
 
 def _changed(node: Node, turn: int) -> float:
-    before = node.metric("policy_updates_total")
+    before = node.metric("axoneme_policy_updates_total")
     begin = time.time()
     _write(node, turn * 10, POLICIES + turn * 100)
     time.sleep(0.2)  # asking would take the agent's time
-    node.until(lambda: node.metric("policy_updates_total") > before, "the change is in the maps")
+    node.until(lambda: node.metric("axoneme_policy_updates_total") > before, "the change is in the maps")
     return (node.metric("axoneme_policy_last_write_timestamp_seconds") - begin) * 1000
 
 

@@ -46,7 +46,7 @@ def test_a_policy_file_that_is_replaced_200_times_in_20_seconds(scene: Scene) ->
     texts = itertools.cycle([policy(OPEN, 8000), policy(OPEN, 9000)])
     writers: Iterator[Callable[[Path, str], None]] = itertools.cycle([renamed_over, in_place, in_place])
     with scene.traffic() as traffic:
-        updates = scene.node.metric("policy_updates_total")
+        updates = scene.node.metric("axoneme_policy_updates_total")
         begin = time.monotonic()
         for number in range(REPLACEMENTS):
             next(writers)(file, next(texts))
@@ -54,7 +54,7 @@ def test_a_policy_file_that_is_replaced_200_times_in_20_seconds(scene: Scene) ->
         file.write_text(policy(OPEN))
         scene.node.until(lambda: not decided(scene, 9000) and not decided(scene, 8000), "the last policy")
         traffic.more(20)
-        assert scene.node.metric("policy_updates_total") - updates > REPLACEMENTS / 2
+        assert scene.node.metric("axoneme_policy_updates_total") - updates > REPLACEMENTS / 2
     assert scene.node.problems() == []
 
 
