@@ -146,7 +146,9 @@ class Enricher:
             made[f"{end}_high"][:], made[f"{end}_low"][:] = halves[:, 0], halves[:, 1]
         protocol = made["protocol"] = _PROTOCOLS[records["protocol"]]
         made["ip_version"][:] = np.where(records["family"] == 6, 2, 1)
-        made["source_port"][:], made["destination_port"][:] = records["sport"], records["dport"]
+        ports = protocol != Protocol.NONE
+        made["source_port"][:] = np.where(ports, records["sport"], 0)
+        made["destination_port"][:] = np.where(ports, records["dport"], 0)
         made["has"][:] = Has.SOURCE_IP | Has.DESTINATION_IP | Has.EVENT_TYPE | Has.PORTS
         icmp = np.flatnonzero((protocol == Protocol.ICMPV4) | (protocol == Protocol.ICMPV6))
         if len(icmp):

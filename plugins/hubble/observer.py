@@ -40,7 +40,7 @@ __all__ = ["Batch", "CombinationError", "Observer", "RequestError", "Status", "o
 
 #: Records that are made flows at once: what fits into the processor's caches.
 _PORTION: Final = 8192
-_HOUR: Final = 3600.0
+_HOUR: Final = 3600 * 1_000_000_000
 
 
 @frozen(kw_only=True)
@@ -90,9 +90,8 @@ class Observer:
         self._node = Node(self.node_name)
         self._directory = Directory(context.state, self.ring.names)
         self._started = time.monotonic_ns()
-        self._namespaces: dict[tuple[str, str], float] = {}
+        self._namespaces: dict[tuple[str, str], int] = {}
         self._noted = 0
-        self._noted_at = 0.0
 
     # Taking in
 
@@ -115,15 +114,17 @@ class Observer:
 
     def take(self, records: Array) -> None:
         """Takes in records of the kernel (`abi.EVENT`)."""
-        for begin in range(0, len(records), _PORTION):
+        portion = min(_PORTION, self.ring.capacity // 4)
+        for begin in range(0, len(records), portion):
             self._directory.refresh()
             enricher = Enricher(
                 self._directory.endpoints, self._directory.interfaces, self.ring.names.nodes.number(self._node),
                 policy_verdicts=self._context.config.policy_verdicts,
             )  # fmt: skip
-            self.ring.append(enricher.columns(records[begin : begin + _PORTION], self.ring.last_time))
-        if time.monotonic() - self._noted_at > 1:
-            self._note_namespaces()
+            columns = enricher.columns(records[begin : begin + portion], self.ring.last_time)
+            if self.ring.head - self._noted + len(columns["time"]) > self.ring.capacity:
+                self._note_namespaces()  # before they are overwritten
+            self.ring.append(columns)
 
     def add(self, flows: Iterable[Flow]) -> None:
         """Takes in flows that others made: layer 7, authentication. What they leave out (time, uuid, node) is filled in."""
@@ -165,20 +166,21 @@ class Observer:
     def namespaces(self) -> list[tuple[str, str]]:
         """(cluster, namespace), sorted, of the flows of the last hour."""
         self._note_namespaces()
-        oldest = time.monotonic() - _HOUR
+        oldest = time.time_ns() - _HOUR
         self._namespaces = {name: seen for name, seen in self._namespaces.items() if seen >= oldest}
         return sorted(self._namespaces)
 
     def _note_namespaces(self) -> None:
-        self._noted_at = now = time.monotonic()
+        """When each was seen last, of the flows since the last time."""
         endpoints = self.ring.names.endpoints
-        found = np.zeros(len(endpoints), bool)
+        last = np.zeros(len(endpoints), np.uint64)
         for view in self.ring.views(self._noted, self.ring.head, CHUNK):
-            found[view["source"]] = found[view["destination"]] = True
+            last[view["source"]] = last[view["destination"]] = view["time"]
         self._noted = self.ring.head
-        for number in np.flatnonzero(found).tolist():
+        for number in np.flatnonzero(last).tolist():
             if (endpoint := endpoints[number]) is not None and endpoint.namespace:
-                self._namespaces[self._context.config.cluster, endpoint.namespace] = now
+                name = (self._context.config.cluster, endpoint.namespace)
+                self._namespaces[name] = max(self._namespaces.get(name, 0), int(last[number]))
 
     async def get_flows(self, request: GetFlowsRequest) -> AsyncIterator[bytes]:
         """The answer to a request: serialized `observer.GetFlowsResponse`, for a handler whose serializer is the identity.
