@@ -79,6 +79,12 @@ def axoneme_commands() -> Iterable[Command]:
             load=command("cli.commands:status"),
             summary="Show how a Hubble server is.",
         ),
+        Command(
+            name="relay",
+            group=group,
+            load=command("relay.cli:relay"),
+            summary="Serve the flows of many nodes.",
+        ),
         Command(name="observe", group=group, load=command("cli.observe:observe"), summary="Show flows."),
         Command(
             name="nodes",

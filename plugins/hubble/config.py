@@ -7,6 +7,7 @@ from attrs import frozen
 from axoneme.core.structure import setting
 from axoneme.plugins.hubble.metrics.config import MetricsSettings
 from axoneme.plugins.hubble.peers import Peer
+from axoneme.plugins.hubble.relay.config import RelaySettings
 from axoneme.plugins.hubble.server.config import ServerSettings
 
 
@@ -25,3 +26,4 @@ class HubbleConfig:
     server: ServerSettings = setting(ServerSettings(), help="the gRPC API of this node")
     peers: tuple[Peer, ...] = setting((), help="other nodes that a relay learns of from this one")
     metrics: MetricsSettings = setting(MetricsSettings(), help="Prometheus metrics of flows")
+    relay: RelaySettings = setting(RelaySettings(), help="one API over many nodes: `axoneme hubble relay`")

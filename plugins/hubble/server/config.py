@@ -67,10 +67,14 @@ class ServerSettings:
     )
 
     def __attrs_post_init__(self) -> None:
-        if not self.listen:
-            return
-        host, _ = split(self.listen)
-        if self.tls.certificate is None and not self.plaintext and not is_loopback(host):
-            raise ValueError(
-                f"{self.listen} would show all flows to the network: set tls.certificate and tls.key, or plaintext: true"
-            )
+        if self.listen:
+            check_listen(self.listen, secure=self.tls.certificate is not None, plaintext=self.plaintext)
+
+
+def check_listen(listen: str, *, secure: bool, plaintext: bool) -> None:
+    """Raises `ValueError` for what is no address, and for one at which others would see flows unasked."""
+    host, _ = split(listen)
+    if not secure and not plaintext and not is_loopback(host):
+        raise ValueError(
+            f"{listen} would show all flows to the network: set tls.certificate and tls.key, or plaintext: true"
+        )

@@ -21,9 +21,9 @@ API_VERSION: Final = "1.18.0"
 CONNECTED: Final = "NODE_CONNECTED"
 
 
-def program() -> str:
+def program(part: str = "") -> str:
     """What answers, as people read it."""
-    return f"axoneme v{version('axoneme')}"
+    return f"axoneme {part} v{version('axoneme')}".replace("  ", " ")
 
 
 @frozen

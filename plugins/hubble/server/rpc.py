@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -107,8 +108,9 @@ def _stream(
             with room:
                 await context.send_initial_metadata(metadata)
                 messages: Any = method.call(parse(method.request, data), context)
-                async for message in messages:
-                    await context.write(message)
+                async with contextlib.aclosing(messages):  # also when the client has gone
+                    async for message in messages:
+                        await context.write(message)
         except (asyncio.CancelledError, GeneratorExit):
             raise
         except Exception as error:  # noqa: BLE001 - the caller is told, the log too
