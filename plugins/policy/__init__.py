@@ -95,6 +95,7 @@ def axoneme_commands() -> Iterable[Command]:
         Command(
             name="get", group=("policy",), load=_get, summary="effective decision tables and their rules"
         ),
+        Command(name="explain", group=("policy",), load=_explain, summary="why a flow is allowed or denied"),
         Command(name="verdicts", group=("policy",), load=_verdicts, summary="run a conformance corpus"),
     ]
 
@@ -103,6 +104,12 @@ def _get() -> click.Command:
     from axoneme.plugins.policy.cli import get
 
     return get
+
+
+def _explain() -> click.Command:
+    from axoneme.plugins.policy.explain_cli import explain
+
+    return explain
 
 
 def _verdicts() -> click.Command:

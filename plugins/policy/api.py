@@ -20,12 +20,22 @@ def methods(context: PluginContext) -> Iterable[ApiMethod]:
         names = {row.id: row.uid for row in context.state.table(ENDPOINTS.name, Endpoint)}
         return describe(reconciler.of(context).engine, names, workload)
 
+    def why(source: str, destination: str, port: str) -> dict[str, Any]:
+        from axoneme.plugins.policy import explaining
+
+        return explaining.answer(context, source, destination, port)
+
     return [
+        ApiMethod(
+            name="policy.explain",
+            call=why,
+            summary="why a flow is allowed or denied: source, destination (workloads, labels, addresses), port/protocol",
+        ),
         ApiMethod(
             name="policy.get",
             call=get,
             summary="decision tables of one workload ([namespace/]name or endpoint id) or all, and their rules",
-        )
+        ),
     ]
 
 
