@@ -20,7 +20,8 @@ class Figure:
 
     :param name: as in bench.json, for example `datapath.first_packet`.
     :param unit: of the samples and of the limit: `ns`, `s`, `ms`, `MiB`.
-    :param limit: the most that the median may be.
+    :param limit: the most that the median may be, or the least.
+    :param at_least: whether it is the least.
     :param measure: makes the samples, given how many rounds are wished for. A figure whose samples are not rounds (the
         median of a hundred workloads added) may ignore that number.
     """
@@ -30,6 +31,7 @@ class Figure:
     limit: float
     what: str
     measure: Callable[[int], Sequence[float]]
+    at_least: bool = False
 
 
 @frozen(kw_only=True)
@@ -45,7 +47,8 @@ class Result:
 
     @property
     def ok(self) -> bool:
-        return self.median <= self.figure.limit
+        limit = self.figure.limit
+        return self.median >= limit if self.figure.at_least else self.median <= limit
 
     def entry(self) -> dict[str, object]:
         """As it stands in bench.json; `runs` is the number of samples."""
