@@ -1,0 +1,97 @@
+"""What it costs to count a flow: ten handlers, as an administrator would configure them, fed from the columns of the ring.
+
+The flows are of 1,000 pairs of workloads and 20 services, in random order, new connections and drops. The second figure
+asks for addresses besides, of 65,536 clients: more than are remembered.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from figures import Figure
+
+from axoneme.plugins.hubble.columns import Has, View, empty
+from axoneme.plugins.hubble.metrics.feed import Feed
+from axoneme.plugins.hubble.metrics.options import parse
+from axoneme.plugins.hubble.metrics.registry import Metrics
+from axoneme.plugins.hubble.names import Names
+from axoneme.plugins.hubble.observer import Batch
+from axoneme.plugins.hubble.policies import Policies
+from axoneme.plugins.hubble.proto.flow_pb2 import Endpoint
+from axoneme.plugins.hubble.uuids import Uuids
+from axoneme.plugins.hubble.wire import Wire
+
+FLOWS, WORKLOADS, SERVICES = 65_536, 1000, 20
+
+_CONTEXT = "labelsContext=source_namespace,source_workload,destination_namespace,destination_workload"
+HANDLERS = [
+    f"{name}:{_CONTEXT}"
+    for name in ("dns", "drop", "tcp", "flow", "icmp", "httpV2", "kafka", "policy", "port-distribution", "flows-to-world")
+]  # fmt: skip
+WITH_ADDRESSES = ["flow:sourceContext=ip", "drop:sourceContext=ip"]
+
+
+def figures() -> list[Figure]:
+    return [
+        Figure(
+            name="hubble.metrics", unit="ns", limit=100,
+            what="to count a flow by ten handlers with workloads as labels", measure=lambda n: measured(n, HANDLERS),
+        ),
+        Figure(
+            name="hubble.metrics.addresses", unit="ns", limit=20_000,
+            what="the same with 65,536 addresses as labels: every flow is another series, most overflow",
+            measure=lambda n: measured(n, WITH_ADDRESSES, fresh=True),
+        ),
+    ]  # fmt: skip
+
+
+def measured(rounds: int, handlers: Sequence[str], *, fresh: bool = False) -> list[float]:
+    """ns of the process's time per flow. `fresh`: nothing of what is seen was seen before."""
+    given, samples = batch(), []
+    make: Callable[[], Feed] = lambda: Feed(Metrics(parse(handlers), limit=10_000))  # noqa: E731
+    feed = make()
+    if not fresh:
+        feed.add(given)
+    for _ in range(rounds):
+        feed = make() if fresh else feed
+        begin = time.process_time_ns()
+        feed.add(given)
+        samples.append((time.process_time_ns() - begin) / FLOWS)
+    return samples
+
+
+def batch() -> Batch:
+    """One full batch of flows, of as many addresses."""
+    random, names = np.random.default_rng(1), Names()
+    numbers = np.array([names.endpoints.number(endpoint(n)) for n in range(WORKLOADS + SERVICES)], np.uint32)
+    columns = empty(FLOWS)
+    columns["time"][:] = np.arange(1, FLOWS + 1)
+    columns["source"] = numbers[random.integers(0, WORKLOADS, FLOWS)]
+    columns["destination"] = numbers[WORKLOADS + columns["source"] % SERVICES]
+    columns["source_low"] = (0xFFFF << 32 | 0x0A000000) + np.arange(FLOWS, dtype=np.uint64)
+    columns["source_port"] = random.integers(1024, 65535, FLOWS).astype(np.uint16)
+    columns["destination_port"][:] = 8080
+    dropped = random.random(FLOWS) < 0.1
+    for name, usual, drop in (
+        ("event_type", 4, 1), ("verdict", 1, 2), ("drop_reason", 0, 133), ("reply", 1, 0), ("sub_type", 3, 133),
+    ):  # fmt: skip
+        columns[name] = np.where(dropped, drop, usual).astype(columns[name].dtype)
+    columns["protocol"][:], columns["ip_version"][:], columns["direction"][:] = 1, 1, 2
+    columns["tcp_flags"][:] = 1 << 15 | 2
+    columns["has"][:] = Has.SOURCE_IP | Has.DESTINATION_IP | Has.EVENT_TYPE | Has.PORTS
+    rules: Any = {}
+    return Batch(View(0, columns, names), Wire(Uuids(), Policies(rules)))
+
+
+def endpoint(number: int) -> Endpoint:
+    return Endpoint(
+        ID=number + 1,
+        identity=1000 + number,
+        namespace="bench",
+        pod_name=f"pod{number}",
+        labels=[f"k8s:app=app{number}", "k8s:io.kubernetes.pod.namespace=bench"],
+        workloads=[{"name": f"app{number}", "kind": "Deployment"}],
+    )
