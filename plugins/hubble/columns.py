@@ -119,6 +119,7 @@ class View:
     The arrays may be parts of the ring: they are to be used before anything is awaited.
 
     :param start: the number of the first one; a flow's number never changes while the ring lives.
+    :param ids: what the flows' UUIDs are made of; None for their numbers.
     :param messages: the flows that came as messages, serialized, by number.
     """
 
@@ -126,6 +127,7 @@ class View:
     columns: Columns
     names: Names
     messages: Mapping[int, bytes] = field(factory=dict)
+    ids: Array | None = None
 
     def __len__(self) -> int:
         return len(self.columns["time"])
@@ -136,7 +138,17 @@ class View:
     def part(self, begin: int, end: int) -> View:
         """The flows at these places."""
         part = {name: column[begin:end] for name, column in self.columns.items()}
-        return View(self.start + begin, part, self.names, self.messages)
+        ids = None if self.ids is None else self.ids[begin:end]
+        return View(self.start + begin, part, self.names, self.messages, ids)
+
+    def chosen(self, places: Array) -> View:
+        """A copy with the flows at these places; not for views with messages."""
+        part = {name: column[places] for name, column in self.columns.items()}
+        return View(self.start, part, self.names, {}, None if self.ids is None else self.ids[places])
+
+    def seeds(self) -> Array:
+        """What the flows' UUIDs are made of."""
+        return np.arange(self.start, self.start + len(self)) if self.ids is None else self.ids
 
     def chunks(self, size: int) -> Iterator[View]:
         for begin in range(0, len(self), size):

@@ -54,13 +54,8 @@ class Directory:
     def _endpoint(self, key: int) -> int:
         number, identity = key >> 32, key & 0xFFFFFFFF
         row = self._rows.get(number)
-        labels = self._labels.get(identity) or (row.labels if row and row.identity == identity else ())
-        made = Endpoint(ID=number, identity=identity, labels=labels)
-        made.namespace, made.cluster_name = _value(labels, _NAMESPACE), _value(labels, _CLUSTER)
-        if row is not None:
-            made.namespace, made.pod_name = row.namespace, row.name
-            made.workloads.append(Workload(name=row.name, kind=_KIND))
-        return self._names.endpoints.number(made)
+        labels = self._labels.get(identity, ())
+        return self._names.endpoints.number(endpoint_message(number, identity, row, labels))
 
     def _interface(self, index: int) -> int:
         if not index:
@@ -69,6 +64,22 @@ class Directory:
         return self._names.interfaces.number(
             NetworkInterface(index=index, name=found[0].ifname if found else _name(index))
         )
+
+
+def endpoint_message(number: int, identity: int, row: Row | None, labels: tuple[str, ...]) -> Endpoint:
+    """An endpoint as flows tell of it.
+
+    :param row: who has the number, if that is known.
+    :param labels: those of the identity; empty if they are not known.
+    """
+    if not labels and row is not None and row.identity == identity:
+        labels = row.labels
+    made = Endpoint(ID=number, identity=identity, labels=labels)
+    made.namespace, made.cluster_name = _value(labels, _NAMESPACE), _value(labels, _CLUSTER)
+    if row is not None:
+        made.namespace, made.pod_name = row.namespace, row.name
+        made.workloads.append(Workload(name=row.name, kind=_KIND))
+    return made
 
 
 def _value(labels: tuple[str, ...], prefix: str) -> str:

@@ -103,12 +103,15 @@ class Enricher:
         self._node = node
         self._policy_verdicts = policy_verdicts
 
-    def columns(self, records: Array, after: int = 0) -> Columns:
+    def columns(self, records: Array, after: int = 0, *, offset: int | None = None) -> Columns:
         """The flows of some records, in their order.
 
         :param after: the time (ns since 1970) that all of them are later than.
+        :param offset: what to add to the records' times to get ns since 1970; None: as the clocks are now.
         """
-        made = self._ends(records)
+        if offset is None:
+            offset = time.time_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        made = self._ends(records, offset)
         kind = records["type"]
         made["type"][:] = _L3_L4
         self._traces(made, records, kind)
@@ -119,10 +122,9 @@ class Enricher:
         made["time"] = rising(made["time"], after)
         return made
 
-    def _ends(self, records: Array) -> Columns:
+    def _ends(self, records: Array, offset: int) -> Columns:
         """What is the same for all types: time, addresses, ports, and who they belong to."""
         made = empty(len(records))
-        offset = time.time_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         made["time"][:] = records["time"] + np.uint64(offset)
         self._addresses(made, records)
         for end in ("source", "destination"):

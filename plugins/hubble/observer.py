@@ -23,6 +23,7 @@ from axoneme.plugins.hubble.columns import Array, Has, View
 from axoneme.plugins.hubble.directory import Directory
 from axoneme.plugins.hubble.enrich import Enricher
 from axoneme.plugins.hubble.filters.errors import CombinationError, RequestError
+from axoneme.plugins.hubble.history import History
 from axoneme.plugins.hubble.names import Node
 from axoneme.plugins.hubble.policies import Policies
 from axoneme.plugins.hubble.proto.flow_pb2 import Flow, LostEvent, LostEventSource
@@ -191,8 +192,19 @@ class Observer:
         :raises RequestError: at the first step, before anything was yielded.
         """
         query = Query.of(request, self._decode, self.wire.uuids)
-        async for message in Reader(self.ring, self.wire, self.node_name).answer(query):
+        reader = Reader(self.ring, self.wire, self.node_name)
+        async for message in reader.answer(query, self._history(request, query)):
             yield message
+
+    def _history(self, request: GetFlowsRequest, query: Query) -> History | None:
+        """What the disk remembers, for a request that begins before the ring does."""
+        ring, settings = self.ring, self._context.settings
+        if query.since is None or not settings.events.store.enabled:
+            return None
+        if len(ring) and query.since >= int(ring.view(ring.tail, ring.tail + 1)["time"][0]):
+            return None
+        config, folder = self._context.config, settings.agent.state_dir / "events"
+        return History(request, folder, config.cluster, policy_verdicts=config.policy_verdicts)
 
     def _decode(self, view: View, place: int) -> Flow:
         if view["has"][place] & Has.MESSAGE:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Final
+from typing import Final, Protocol
 
 from axoneme.core.events.rules import Rule
-from axoneme.core.state.table import Table
 from axoneme.plugins.hubble.proto.flow_pb2 import Policy
 
 _DERIVED: Final = "k8s:io.cilium.k8s.policy."
@@ -19,13 +18,22 @@ _PEERS: Final = ("Endpoints", "CIDR", "CIDRSet", "Entities", "Nodes", "FQDNs", "
 _PORTS: Final = ("toPorts", "ports", "icmps")
 
 
+class Rules(Protocol):
+    """Where rules are found by number: the table, or what a store says of the past."""
+
+    @property
+    def revision(self) -> int: ...
+
+    def get(self, key: int) -> Rule | None: ...
+
+
 class Policies:
     """Follows the table `rules`.
 
     What was once found stays known for a while, so that an old flow keeps its names when the policy goes.
     """
 
-    def __init__(self, table: Table[Rule]) -> None:
+    def __init__(self, table: Rules) -> None:
         self._table = table
         self._known: dict[int, tuple[Policy, int]] = {}
         self._revision = -1
@@ -41,7 +49,7 @@ class Policies:
         if row is None:
             return self._known.get(rule)
         if len(self._known) > _REMEMBERED:
-            self._known = {number: known for number, known in self._known.items() if number in self._table}
+            self._known = {n: known for n, known in self._known.items() if self._table.get(n) is not None}
         self._known[rule] = found = (_policy(row), _match(row))
         return found
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import numpy as np
 from attrs import frozen
 
+from axoneme.plugins.hubble.columns import Array, View
 from axoneme.plugins.hubble.filters.compiler import Filter, compiled
 from axoneme.plugins.hubble.filters.errors import CombinationError
 from axoneme.plugins.hubble.masks import mask
+from axoneme.plugins.hubble.proto.flow_pb2 import Flow
 from axoneme.plugins.hubble.ring import Ring
+from axoneme.plugins.hubble.wire import Wire, response
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
 
     from axoneme.plugins.hubble.filters.predicates import Decode
-    from axoneme.plugins.hubble.proto.flow_pb2 import Flow
     from axoneme.plugins.hubble.proto.observer_pb2 import GetFlowsRequest
     from axoneme.plugins.hubble.uuids import Uuids
 
@@ -67,6 +70,19 @@ class Query:
         if self.number:
             return self._last(ring)
         return max(ring.tail, ring.head - 1) if self.follow else ring.tail
+
+    def until_end(self, view: View) -> tuple[View, bool]:
+        """What of a view is not later than `until`, and whether anything was."""
+        if self.until is None or (len(view) and int(view["time"][-1]) <= self.until):
+            return view, False
+        place = int(np.searchsorted(view["time"], np.uint64(max(self.until, 0)), side="right"))
+        return view.part(0, place), True
+
+    def messages(self, wire: Wire, view: View, places: Array) -> list[bytes]:
+        """The answers that carry these flows, or what the mask leaves of them."""
+        if self.mask is None:
+            return wire.responses(view, places)
+        return [response(self.mask(Flow.FromString(flow))) for flow in wire.flows(view, places)]
 
     def _last(self, ring: Ring) -> int:
         """The number of the N-th newest flow that matches, whatever `until` says."""

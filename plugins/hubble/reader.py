@@ -6,14 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Final
 
-import numpy as np
-
-from axoneme.plugins.hubble.columns import Array, View
-from axoneme.plugins.hubble.proto.flow_pb2 import Flow, LostEvent, LostEventSource
+from axoneme.plugins.hubble.columns import Array
+from axoneme.plugins.hubble.history import History
+from axoneme.plugins.hubble.proto.flow_pb2 import LostEvent, LostEventSource
 from axoneme.plugins.hubble.proto.observer_pb2 import GetFlowsResponse
 from axoneme.plugins.hubble.query import Query
 from axoneme.plugins.hubble.ring import CHUNK, Loss, Ring
-from axoneme.plugins.hubble.wire import Wire, response
+from axoneme.plugins.hubble.wire import Wire
 
 #: Messages that are made at once: what a reader who stops reading costs.
 PORTION: Final = 512
@@ -29,17 +28,25 @@ class Reader:
         self._ring, self._wire, self._node = ring, wire, node
         self._told = 0
 
-    async def answer(self, query: Query) -> AsyncIterator[bytes]:
-        """Serialized `GetFlowsResponse`s."""
+    async def answer(self, query: Query, history: History | None = None) -> AsyncIterator[bytes]:
+        """Serialized `GetFlowsResponse`s.
+
+        :param history: what was before the ring, if the query asks for it.
+        """
         position, left, end = query.begin(self._ring), query.most, self._ring.head
         self._told = max((loss.serial for loss in self._ring.losses if loss.position <= position), default=0)
+        if history is not None:
+            async for message in history.answer(self._ring, PORTION):
+                yield message
+                left = None if left is None else left - 1
+            if history.over:
+                return
         while left is None or left > 0:
             for loss in self._ring.losses_after(self._told, position if query.follow else end):
                 self._told = loss.serial
                 yield lost_response(loss, self._node)
             end = self._ring.head if query.follow else end
-            if position < min(self._ring.tail, end):
-                missed = min(self._ring.tail, end) - position
+            if (missed := min(self._ring.tail, end) - position) > 0:
                 position += missed
                 yield lost_response(self._overrun(missed), self._node)
                 continue
@@ -48,8 +55,7 @@ class Reader:
                     return
                 await self._ring.wait()
                 continue
-            view = self._ring.view(position, min(end, position + CHUNK))
-            view, over = _until(view, query.until)
+            view, over = query.until_end(self._ring.view(position, min(end, position + CHUNK)))
             numbers = query.filter.places(view)[:left] + view.start
             position += len(view)
             for begin in range(0, len(numbers), PORTION):
@@ -59,8 +65,7 @@ class Reader:
                     break
                 for message in self._messages(portion, query):
                     yield message
-                if left is not None:
-                    left -= len(portion)
+                left = None if left is None else left - len(portion)
             else:
                 await asyncio.sleep(
                     0
@@ -70,22 +75,10 @@ class Reader:
 
     def _messages(self, numbers: Array, query: Query) -> list[bytes]:
         first = int(numbers[0])
-        view = self._ring.view(first, int(numbers[-1]) + 1)
-        places = numbers - first
-        if query.mask is None:
-            return self._wire.responses(view, places)
-        return [response(query.mask(Flow.FromString(flow))) for flow in self._wire.flows(view, places)]
+        return query.messages(self._wire, self._ring.view(first, int(numbers[-1]) + 1), numbers - first)
 
     def _overrun(self, count: int) -> Loss:
         return Loss(0, 0, LostEventSource.HUBBLE_RING_BUFFER, count, self._ring.last_time)
-
-
-def _until(view: View, until: int | None) -> tuple[View, bool]:
-    """What of a view is not later than a time, and whether anything was."""
-    if until is None or (len(view) and int(view["time"][-1]) <= until):
-        return view, False
-    place = int(np.searchsorted(view["time"], np.uint64(max(until, 0)), side="right"))
-    return view.part(0, place), True
 
 
 def lost_event(loss: Loss) -> LostEvent:

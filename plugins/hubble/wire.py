@@ -75,7 +75,7 @@ class Wire:
         columns = {name: column[places] for name, column in view.columns.items()}
         shapes = self._shapes.of(columns, view.names)
         times = _times(columns["time"])
-        stamp = _sliced(_beside(b"\x0a\x0c", times, b"\x92\x02\x24", self.uuids.text(places + view.start)))
+        stamp = _sliced(_beside(b"\x0a\x0c", times, b"\x92\x02\x24", self.uuids.text(view.seeds()[places])))
         told = _sliced(_beside(b"\xca\x3e\x0c", times))
         source, destination = self._ends(columns, "source"), self._ends(columns, "destination")
         parts: list[list[bytes] | repeat[bytes]] = [

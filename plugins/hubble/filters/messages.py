@@ -128,7 +128,7 @@ def uuid(values: Iterable[str], uuids: Uuids | None) -> Predicate:
         own = _message(view)
         found = np.zeros(len(view), bool)
         if wanted and uuids:
-            high, low = uuids.halves(np.arange(view.start, view.start + len(view)))
+            high, low = uuids.halves(view.seeds())
             found = any_of([(high == one) & (low == other) for one, other in wanted], len(view)) & ~own
         for place in np.flatnonzero(own).tolist():
             found[place] = message(view, place).uuid in texts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,7 @@ from axoneme.core import builtin
 from axoneme.core.datapath.abi import EVENT, EventType
 from axoneme.core.events.rules import RULES, Rule
 from axoneme.core.events.stream import EventStream
-from axoneme.core.settings import NodeSettings, Settings
+from axoneme.core.settings import AgentSettings, NodeSettings, Settings
 from axoneme.core.state.table import State
 from axoneme.core.workloads.endpoints import ENDPOINTS, IDENTITIES, Endpoint, Identity
 from axoneme.plugins.hubble.config import HubbleConfig
@@ -28,7 +29,8 @@ FIN, SYN, RST, ACK = 1, 2, 4, 16
 class World:
     """Two workloads of the namespace `shop`: `web` (endpoint 1, identity 300) and `api` (2, 301), and two rules of policies."""
 
-    def __init__(self, **config: Any) -> None:
+    def __init__(self, folder: Path = Path("/nonexistent"), **config: Any) -> None:
+        """:param folder: where the agent would keep its state; by default there is none."""
         self.state = State(builtin.TABLES)
         self.events = EventStream()
         self.endpoints = self.state.writer(ENDPOINTS.name, Endpoint)
@@ -41,7 +43,7 @@ class World:
         self.rule(8, "closed", "ingress", "default-deny", "nothing allows it")
         self.rule(9, "careful", "egress", "spec.egress[0]", '{"toEndpoints": [{}]}')
         context: Any = SimpleNamespace(
-            config=HubbleConfig(**config), settings=Settings(node=NodeSettings(name="node1")), state=self.state,
+            config=HubbleConfig(**config), settings=Settings(node=NodeSettings(name="node1"), agent=AgentSettings(state_dir=folder)), state=self.state,
             events=self.events,
         )  # fmt: skip
         self.observer = Observer(context)

@@ -1,0 +1,160 @@
+"""Flows from before the ring: what the agent's event store on the disk remembers, under the same filters."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from axoneme.core.events.rules import Rule
+from axoneme.core.events.store.reader import Stretch, scan
+from axoneme.plugins.hubble.columns import View
+from axoneme.plugins.hubble.directory import endpoint_message
+from axoneme.plugins.hubble.enrich import Enricher, Join
+from axoneme.plugins.hubble.names import Names, Node
+from axoneme.plugins.hubble.policies import Policies
+from axoneme.plugins.hubble.proto.flow_pb2 import Flow, NetworkInterface
+from axoneme.plugins.hubble.query import Query
+from axoneme.plugins.hubble.ring import Ring
+from axoneme.plugins.hubble.uuids import Uuids
+from axoneme.plugins.hubble.wire import Wire
+
+if TYPE_CHECKING:
+    from axoneme.plugins.hubble.proto.observer_pb2 import GetFlowsRequest
+
+#: The clocks of store and ring may differ by that much, in ns: drops have a coarse one, and the ring makes times rise.
+_BLUR: Final = 20_000_000
+
+#: What tells flows of nearly the same time apart.
+_SAME: Final = (
+    "source_high", "source_low", "destination_high", "destination_low", "source_port", "destination_port",
+    "event_type", "sub_type", "verdict", "direction", "trace_reason",
+)  # fmt: skip
+_KEY: Final = np.dtype([(name, np.uint64) for name in _SAME])
+
+
+class _Rules:
+    """The rules that the store knows of, as `Policies` asks for them. A rule's number never means another one later."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, Rule] = {}
+
+    @property
+    def revision(self) -> int:
+        return len(self.rows)
+
+    def get(self, key: int) -> Rule | None:
+        return self.rows.get(key)
+
+
+class History:
+    """One reading of the store, for one request that begins before the ring.
+
+    :param cluster: in front of the node's name.
+    :ivar over: nothing that comes later is asked for.
+    """
+
+    def __init__(
+        self, request: GetFlowsRequest, folder: Path, cluster: str, *, policy_verdicts: bool
+    ) -> None:
+        self._folder, self._cluster = folder, cluster
+        self._policy_verdicts = policy_verdicts
+        self._names = Names()
+        self._rules = _Rules()
+        self._last = 0
+        # The same in every reading, and after a restart.
+        key = blake2b(b"axoneme hubble history", digest_size=16).digest()
+        self._wire = Wire(Uuids(key), Policies(self._rules))
+        self._query = Query.of(request, self._decode, self._wire.uuids)
+        self.over = False
+
+    async def answer(self, ring: Ring, portion: int) -> AsyncIterator[bytes]:
+        """Serialized `GetFlowsResponse`s of what is older than the ring, some at a time."""
+        query, left = self._query, self._query.most
+        async for view in self._views(query.since or 0, ring):
+            chosen, self.over = query.until_end(view)
+            places = query.filter.places(chosen)[:left]
+            for begin in range(0, len(places), portion):
+                for message in query.messages(self._wire, chosen, places[begin : begin + portion]):
+                    yield message
+            left = None if left is None else left - len(places)
+            if self.over or left == 0:
+                return
+
+    def _decode(self, view: View, place: int) -> Flow:
+        return Flow.FromString(self._wire.flows(view, np.array([place]))[0])
+
+    async def _views(self, since: int, ring: Ring) -> AsyncIterator[View]:
+        """Stretches of flows from a time on (ns since 1970) that are older than what a ring has; the disk is read in a thread."""
+        until, told = (1 << 63) - 1, Counter[bytes]()
+        if len(ring):
+            oldest = ring.view(ring.tail, ring.tail + 1)
+            until = int(oldest["time"][0]) + _BLUR
+            told = _first(ring, until + _BLUR)
+        stretches = scan(self._folder, since, until)
+        while (stretch := await asyncio.to_thread(_next, stretches)) is not None:
+            view = self._view(stretch)
+            if told and int(view["time"][-1]) >= until - 3 * _BLUR:
+                view = _without(view, told, until - 3 * _BLUR)
+            if len(view):
+                yield view
+
+    def _view(self, stretch: Stretch) -> View:
+        self._rules.rows.update(stretch.names.rules)
+        names, node = self._names, Node(f"{self._cluster}/{stretch.node}")
+        enricher = Enricher(
+            Join(lambda key: self._endpoint(stretch, key)),
+            Join(lambda index: names.interfaces.number(NetworkInterface(index=index)) if index else 0),
+            names.nodes.number(node),
+            policy_verdicts=self._policy_verdicts,
+        )
+        columns = enricher.columns(stretch.records, self._last, offset=0)
+        self._last = int(columns["time"][-1])
+        return View(0, columns, names, ids=columns["time"])
+
+    def _endpoint(self, stretch: Stretch, key: int) -> int:
+        number, identity = key >> 32, key & 0xFFFFFFFF
+        row, known = stretch.names.endpoints.get(number), stretch.names.identities.get(identity)
+        return self._names.endpoints.number(
+            endpoint_message(number, identity, row, known.labels if known else ())
+        )
+
+
+def _next(stretches: Iterator[Stretch]) -> Stretch | None:
+    return next(stretches, None)
+
+
+def _keys(view: View) -> list[bytes]:
+    rows = np.empty(len(view), _KEY)
+    for name in _SAME:
+        rows[name] = view[name]
+    keys: list[bytes] = rows.view(f"V{rows.itemsize}").tolist()
+    return keys
+
+
+def _first(ring: Ring, until: int) -> Counter[bytes]:
+    """The first flows of a ring, up to a time, by what tells them apart, and how many there are of each."""
+    found: Counter[bytes] = Counter()
+    for view in ring.views(ring.tail, ring.head):
+        end = int(np.searchsorted(view["time"], np.uint64(until), side="right"))
+        found.update(_keys(view.part(0, end)))
+        if end < len(view):
+            break
+    return found
+
+
+def _without(view: View, told: Counter[bytes], since: int) -> View:
+    """A view without the flows from a time on that are in the ring, too; as many of each as the ring has."""
+    keep = np.ones(len(view), bool)
+    late = np.flatnonzero(view["time"] >= np.uint64(max(since, 0)))
+    keys = _keys(view)
+    for place in late[::-1].tolist():  # the last ones are those that the ring still has
+        if told[keys[place]] > 0:
+            told[keys[place]] -= 1
+            keep[place] = False
+    return view.chosen(np.flatnonzero(keep))
