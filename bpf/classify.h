@@ -115,6 +115,7 @@ INLINE int F(ports)(struct F(packet) *p, __be16 sport, __be16 dport, __be16 icmp
 	}
 	type = sport & 0xff; /* the first byte on the wire, on the little-endian machines that we run on */
 	p->icmp_type = type;
+	p->icmp_code = sport >> 8;
 	p->service_port = be16(type);
 	if (F(is_icmp_error)(type))
 		return F(icmp_error)(p);

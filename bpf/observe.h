@@ -20,7 +20,8 @@ INLINE void F(report)(struct F(packet) *p, u8 type, u32 reason, const struct con
 	e->type = type;
 	e->family = FAMILY;
 	e->protocol = p->tuple.protocol;
-	e->tcp_flags = conn ? conn->tcp_sent | conn->tcp_seen : p->tcp_flags;
+	e->tcp_flags = p->tuple.protocol == ICMP_PROTOCOL ? p->icmp_code :
+		       conn ? conn->tcp_sent | conn->tcp_seen : p->tcp_flags;
 	e->reason = reason;
 	e->attach_point = ATTACH_POINT;
 	e->reply = conn ? conn->flags & CONN_REPLY : p->reply;

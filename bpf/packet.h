@@ -28,6 +28,7 @@ struct F(packet) {
 	u8 auth;                /* the authentication mode that the decision asks for */
 	u8 tcp_flags;
 	u8 icmp_type;
+	u8 icmp_code;
 	u8 reply;               /* this packet goes from server to client */
 	u8 established;         /* the connection's entry was found, and decided under the current revision */
 	u8 related;             /* an ICMP error about a packet of `tuple`, reversed */

@@ -7,7 +7,7 @@ from packet_world import STRATEGIES, World, dropped, forwarded, ipv4_only, only
 
 from axoneme.core.datapath.abi import ConnectionFlag, EventType
 from axoneme.core.testing.datapath import Action
-from axoneme.core.testing.packets import ACK, SYN, TCP, UDP, build
+from axoneme.core.testing.packets import ACK, ICMP, SYN, TCP, UDP, ICMPv6, build
 
 pytestmark = pytest.mark.kernel
 
@@ -41,6 +41,14 @@ def test_another_identifier_is_another_connection(world: World) -> None:
     world.send(world.echo("a", "b"))
     assert only(world.send(world.echo("a", "b", identifier=78)).events)["type"] == EventType.NEW
     assert world.entries() == 4
+
+
+def test_records_have_the_code(world: World) -> None:
+    layer = ICMP(13, code=7) if world.family == 4 else ICMPv6(139, code=7)
+    event = only(world.send(world.frame("a", "b", layer)).events)
+    assert (event["icmp_type"], event["tcp_flags"]) == (layer.type, 7)
+    error = only(world.send(world.error("b", "a", world.udp("a", "b"))).events)
+    assert (error["type"], error["tcp_flags"]) == (EventType.DROP, 0)
 
 
 @pytest.mark.parametrize("stale", [False, True])
