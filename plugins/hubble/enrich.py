@@ -95,11 +95,21 @@ class Enricher:
     :param endpoints: resolves `endpoint id << 32 | identity`.
     :param interfaces: resolves an interface's index.
     :param node: the number of this node.
+    :param services: fills in the columns of services.
     :param policy_verdicts: whether verdicts of policies are flows of their own.
     """
 
-    def __init__(self, endpoints: Join, interfaces: Join, node: int, *, policy_verdicts: bool = True) -> None:
+    def __init__(
+        self,
+        endpoints: Join,
+        interfaces: Join,
+        node: int,
+        *,
+        services: Callable[[Columns, Array], None] | None = None,
+        policy_verdicts: bool = True,
+    ) -> None:
         self._endpoints, self._interfaces = endpoints, interfaces
+        self._services = services
         self._node = node
         self._policy_verdicts = policy_verdicts
 
@@ -140,6 +150,8 @@ class Enricher:
         made["egress_rule"][:], made["ingress_rule"][:] = records["egress_rule"], records["ingress_rule"]
         made["interface"] = self._interfaces(records["ifindex"].astype(np.uint64))
         made["node"][:] = self._node
+        if self._services is not None:
+            self._services(made, records)
         return made
 
     def _addresses(self, made: Columns, records: Array) -> None:

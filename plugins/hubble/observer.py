@@ -30,6 +30,7 @@ from axoneme.plugins.hubble.proto.flow_pb2 import Flow, LostEvent, LostEventSour
 from axoneme.plugins.hubble.query import Query
 from axoneme.plugins.hubble.reader import Reader, lost_event
 from axoneme.plugins.hubble.ring import CHUNK, Loss, Ring, rising
+from axoneme.plugins.hubble.services import Services
 from axoneme.plugins.hubble.uuids import Uuids
 from axoneme.plugins.hubble.wire import Wire
 
@@ -90,6 +91,7 @@ class Observer:
         self._context = context
         self._node = Node(self.node_name)
         self._directory = Directory(context.state, self.ring.names)
+        self._services = Services(context.state, self.ring.names)
         self._started = time.monotonic_ns()
         self._namespaces: dict[tuple[str, str], int] = {}
         self._noted = 0
@@ -118,9 +120,10 @@ class Observer:
         portion = min(_PORTION, self.ring.capacity // 4)
         for begin in range(0, len(records), portion):
             self._directory.refresh()
+            self._services.refresh()
             enricher = Enricher(
                 self._directory.endpoints, self._directory.interfaces, self.ring.names.nodes.number(self._node),
-                policy_verdicts=self._context.config.policy_verdicts,
+                services=self._services.fill, policy_verdicts=self._context.config.policy_verdicts,
             )  # fmt: skip
             columns = enricher.columns(records[begin : begin + portion], self.ring.last_time)
             if self.ring.head - self._noted + len(columns["time"]) > self.ring.capacity:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
+import attrs
 import pytest
 from flow_world import ACK, FIN, RST, SYN, World, record
 
 from axoneme.core.datapath.abi import EventFlag, EventType
-from axoneme.plugins.hubble.proto.flow_pb2 import Flow
+from axoneme.core.records import TableSpec
+from axoneme.plugins.hubble.proto.flow_pb2 import Flow, FlowFilter
 
 PLAIN = {"policy_verdicts": False}
 
@@ -192,3 +195,47 @@ async def test_strangers() -> None:
     assert (flow.source.ID, flow.source.identity, list(flow.source.labels)) == (0, 2, ["reserved:world"])
     flow = await one(world, record(source_endpoint=9, source_identity=999))
     assert (flow.source.ID, flow.source.identity, flow.source.pod_name) == (9, 999, "")
+
+
+@attrs.frozen
+class Frontend:
+    address: Any
+    port: int
+    protocol: str
+    number: int
+
+
+@attrs.frozen
+class Row:
+    namespace: str
+    name: str
+    frontends: tuple[Frontend, ...]
+
+
+async def test_services() -> None:
+    """By the address, and where that was exchanged, by the number of the service."""
+    world = World(**PLAIN)
+    world.observer.take(record(service=5))
+    world.state.declare(TableSpec(name="services", row=Row, key=("namespace", "name")))
+    table = world.state.writer("services", Row)
+    addresses = IPv4Address("10.0.0.2"), IPv6Address("2001:db8::2")
+    table.upsert(
+        Row("shop", "api", (Frontend(addresses[0], 8080, "TCP", 4), Frontend(addresses[1], 53, "UDP", 6)))
+    )
+    table.upsert(Row("shop", "virtual", (Frontend(IPv4Address("10.96.0.1"), 80, "TCP", 5),)))
+    six = (0x20010DB8, 0, 0, 2)
+    for fields in (
+        {}, {"dport": 8081}, {"protocol": 17}, {"service": 5, "dport": 1}, {"service": 99},
+        {"family": 6, "protocol": 17, "saddr": six, "sport": 53, "daddr": six},
+    ):  # fmt: skip
+        world.observer.take(record(**fields))
+    flows = await world.flows()
+    found = [(flow.source_service.name, flow.destination_service.name) for flow in flows]
+    assert found == [("", ""), ("", "api"), ("", ""), ("", ""), ("", "virtual"), ("", "api"), ("api", "")]
+    assert flows[1].destination_service.namespace == "shop"
+    chosen = await world.flows(whitelist=[FlowFilter(destination_service=["shop/virt"])])
+    assert [flow.uuid for flow in chosen] == [flows[4].uuid]
+    table.delete(("shop", "api"))
+    world.observer.take(record())
+    last = (await world.flows())[-1]
+    assert (last.destination_service.name, last.HasField("destination_service")) == ("", False)
