@@ -13,7 +13,7 @@ import numpy as np
 
 from axoneme.core.events.rules import Rule
 from axoneme.core.events.store.reader import Stretch, scan
-from axoneme.plugins.hubble.columns import View
+from axoneme.plugins.hubble.columns import Array, View
 from axoneme.plugins.hubble.directory import endpoint_message
 from axoneme.plugins.hubble.enrich import Enricher, Join
 from axoneme.plugins.hubble.names import Names, Node
@@ -76,18 +76,20 @@ class History:
     async def answer(self, ring: Ring, portion: int) -> AsyncIterator[bytes]:
         """Serialized `GetFlowsResponse`s of what is older than the ring, some at a time."""
         query, left = self._query, self._query.most
-        async for view in self._views(query.since or 0, ring):
-            chosen, self.over = query.until_end(view)
-            places = query.filter.places(chosen)[:left]
-            for begin in range(0, len(places), portion):
-                for message in query.messages(self._wire, chosen, places[begin : begin + portion]):
-                    yield message
-            left = None if left is None else left - len(places)
-            if self.over or left == 0:
-                return
+        async for stretch in self._views(query.since or 0, ring):
+            for view in stretch.chunks(query.filter.chunk):
+                chosen, self.over = query.until_end(view)
+                places = query.filter.places(chosen)[:left]
+                for begin in range(0, len(places), portion):
+                    for message in query.messages(self._wire, chosen, places[begin : begin + portion]):
+                        yield message
+                left = None if left is None else left - len(places)
+                if self.over or left == 0:
+                    return
+                await asyncio.sleep(0)
 
-    def _decode(self, view: View, place: int) -> Flow:
-        return Flow.FromString(self._wire.flows(view, np.array([place]))[0])
+    def _decode(self, view: View, places: Array) -> list[Flow]:
+        return [Flow.FromString(flow) for flow in self._wire.flows(view, places)]
 
     async def _views(self, since: int, ring: Ring) -> AsyncIterator[View]:
         """Stretches of flows from a time on (ns since 1970) that are older than what a ring has; the disk is read in a thread."""

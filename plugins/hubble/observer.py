@@ -19,7 +19,7 @@ from attrs import field, frozen
 from axoneme.core.events.rules import RULES, Rule
 from axoneme.core.plugin import PluginContext
 from axoneme.plugins.hubble import load
-from axoneme.plugins.hubble.columns import Array, Has, View
+from axoneme.plugins.hubble.columns import Array, View
 from axoneme.plugins.hubble.directory import Directory
 from axoneme.plugins.hubble.enrich import Enricher
 from axoneme.plugins.hubble.filters.errors import CombinationError, RequestError
@@ -209,10 +209,8 @@ class Observer:
         config, folder = self._context.config, settings.agent.state_dir / "events"
         return History(request, folder, config.cluster, policy_verdicts=config.policy_verdicts)
 
-    def _decode(self, view: View, place: int) -> Flow:
-        if view["has"][place] & Has.MESSAGE:
-            return Flow.FromString(view.messages[view.start + place])
-        return Flow.FromString(self.wire.flows(view, np.array([place]))[0])
+    def _decode(self, view: View, places: Array) -> list[Flow]:
+        return [Flow.FromString(flow) for flow in self.wire.flows(view, places)]
 
     async def listen(self) -> AsyncIterator[Batch]:
         """Every flow from now on, unfiltered, in batches as the kernel's events come (some hundred per second at most).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -61,14 +62,14 @@ class Query:
         limited = self.number and (self.first or self.since is not None)
         return self.number if limited and not self.follow else None
 
-    def begin(self, ring: Ring) -> int:
+    async def begin(self, ring: Ring) -> int:
         """The number of the flow to begin with, as Hubble's observer does: `since` before `first` before the last N."""
         if self.since is not None:
             return ring.since(self.since)
         if self.first:
             return ring.tail
         if self.number:
-            return self._last(ring)
+            return await self._last(ring)
         return max(ring.tail, ring.head - 1) if self.follow else ring.tail
 
     def until_end(self, view: View) -> tuple[View, bool]:
@@ -84,14 +85,17 @@ class Query:
             return wire.responses(view, places)
         return [response(self.mask(Flow.FromString(flow))) for flow in wire.flows(view, places)]
 
-    def _last(self, ring: Ring) -> int:
+    async def _last(self, ring: Ring) -> int:
         """The number of the N-th newest flow that matches, whatever `until` says."""
-        left = self.number
-        for view in ring.backwards(ring.tail, ring.head):
+        left, end = self.number, ring.head
+        while end > ring.tail:
+            view = ring.before(end, self.filter.chunk)
             places = self.filter.places(view)
             if len(places) >= left:
                 return view.start + int(places[-left])
             left -= len(places)
+            end = view.start
+            await asyncio.sleep(0)
         return ring.tail
 
 

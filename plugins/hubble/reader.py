@@ -11,7 +11,7 @@ from axoneme.plugins.hubble.history import History
 from axoneme.plugins.hubble.proto.flow_pb2 import LostEvent, LostEventSource
 from axoneme.plugins.hubble.proto.observer_pb2 import GetFlowsResponse
 from axoneme.plugins.hubble.query import Query
-from axoneme.plugins.hubble.ring import CHUNK, Loss, Ring
+from axoneme.plugins.hubble.ring import Loss, Ring
 from axoneme.plugins.hubble.wire import Wire
 
 #: Messages that are made at once: what a reader who stops reading costs.
@@ -33,7 +33,8 @@ class Reader:
 
         :param history: what was before the ring, if the query asks for it.
         """
-        position, left, end = query.begin(self._ring), query.most, self._ring.head
+        left, end = query.most, self._ring.head
+        position = await query.begin(self._ring)
         self._told = max((loss.serial for loss in self._ring.losses if loss.position <= position), default=0)
         if history is not None:
             async for message in history.answer(self._ring, PORTION):
@@ -55,7 +56,7 @@ class Reader:
                     return
                 await self._ring.wait()
                 continue
-            view, over = query.until_end(self._ring.view(position, min(end, position + CHUNK)))
+            view, over = query.until_end(self._ring.view(position, min(end, position + query.filter.chunk)))
             numbers = query.filter.places(view)[:left] + view.start
             position += len(view)
             for begin in range(0, len(numbers), PORTION):

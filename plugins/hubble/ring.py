@@ -142,15 +142,10 @@ class Ring:
         part = {name: column[place:until] for name, column in self._columns.items()}
         return View(begin, part, self.names, self._messages)
 
-    def backwards(self, begin: int, end: int, size: int = CHUNK) -> Iterator[View]:
-        """As `views`, the newest stretch first."""
-        begin, end = max(begin, self.tail), min(end, self.head)
-        while begin < end:
-            start = max(begin, end - size)
-            place = (end - 1) % self.capacity + 1
-            start = max(start, end - place)
-            yield self.view(start, end)
-            end = start
+    def before(self, end: int, size: int = CHUNK) -> View:
+        """The flows before a number, as far back as it goes without a copy, `size` at most. There has to be one."""
+        place = (end - 1) % self.capacity + 1
+        return self.view(max(self.tail, end - size, end - place), end)
 
     def since(self, time: int) -> int:
         """The number of the first flow at or after a time (ns since 1970)."""

@@ -15,6 +15,7 @@ from axoneme.plugins.hubble.filters.labels import labels, selector
 from axoneme.plugins.hubble.filters.messages import Test
 from axoneme.plugins.hubble.filters.patterns import glob, namespaced, node
 from axoneme.plugins.hubble.filters.predicates import Addresses, ByName, Decode, Predicate
+from axoneme.plugins.hubble.ring import CHUNK
 
 if TYPE_CHECKING:
     from axoneme.plugins.hubble.proto.flow_pb2 import FlowFilter
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Filters in a request, and values in a field: more are a mistake, or an attack.
 MOST_FILTERS, MOST_VALUES = 256, 4096
+
+_SLOW_CHUNK: Final = 512
 
 
 @frozen
@@ -39,9 +42,9 @@ class _Term:
         for possible, _ in self.tests:
             mask = mask & possible(view)
         if self.tests:
-            for place in np.flatnonzero(mask).tolist():
-                flow = self.decode(view, place)
-                mask[place] = all(test(flow) for _, test in self.tests)
+            places = np.flatnonzero(mask)
+            flows = self.decode(view, places)
+            mask[places] = [all(test(flow) for _, test in self.tests) for flow in flows]
         return mask
 
 
@@ -51,6 +54,12 @@ class Filter:
 
     allowed: Sequence[_Term]
     denied: Sequence[_Term]
+
+    @property
+    def chunk(self) -> int:
+        """How many flows may be looked at before others get their turn: fewer where messages have to be made for it."""
+        slow = any(term.tests for term in (*self.allowed, *self.denied))
+        return _SLOW_CHUNK if slow else CHUNK
 
     def places(self, view: View) -> Array:
         """The places of a view whose flows pass."""
@@ -72,12 +81,12 @@ def compiled(
     allowed: Iterable[FlowFilter] = (),
     denied: Iterable[FlowFilter] = (),
     *,
-    decode: Decode = messages.message,
+    decode: Decode = messages.messages,
     uuids: Uuids | None = None,
 ) -> Filter:
     """The filter of a request.
 
-    :param decode: makes the message of a flow; by default they all came as messages.
+    :param decode: makes the messages of flows; by default they all came as messages.
     :param uuids: of the flows that did not.
     :raises RequestError: naming the first field that is wrong.
     """

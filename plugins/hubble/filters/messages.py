@@ -130,15 +130,16 @@ def uuid(values: Iterable[str], uuids: Uuids | None) -> Predicate:
         if wanted and uuids:
             high, low = uuids.halves(view.seeds())
             found = any_of([(high == one) & (low == other) for one, other in wanted], len(view)) & ~own
-        for place in np.flatnonzero(own).tolist():
-            found[place] = message(view, place).uuid in texts
+        places = np.flatnonzero(own)
+        if len(places):
+            found[places] = [flow.uuid in texts for flow in messages(view, places)]
         return found
 
     return mask
 
 
-def message(view: View, place: int) -> Flow:
-    """The flow at a place, which came as a message."""
+def messages(view: View, places: Array) -> list[Flow]:
+    """The flows at these places, which came as messages."""
     from axoneme.plugins.hubble.proto.flow_pb2 import Flow
 
-    return Flow.FromString(view.messages[view.start + place])
+    return [Flow.FromString(view.messages[view.start + place]) for place in places.tolist()]

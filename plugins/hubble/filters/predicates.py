@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 #: A mask of the flows of a view that match.
 Predicate = Callable[[View], Array]
-#: The flow at a place of a view, as a message.
-Decode = Callable[[View, int], "Flow"]
+#: The flows at places of a view, as messages.
+Decode = Callable[[View, Array], "list[Flow]"]
 
 _DROPPED: Final = 2
 _PROTOCOLS: Final = {
@@ -180,8 +180,9 @@ class Addresses:
             masks.append(within & ((high & np.uint64(mask_high)) == net_high))
         bit = Has.SOURCE_IP if self._end == "source" else Has.DESTINATION_IP
         mask: Array = any_of(masks, len(view)) & ((view["has"] & np.uint8(bit)) != 0)
-        for place in np.flatnonzero(view["has"] & np.uint8(Has.ODD_IP)).tolist():
-            mask[place] = self._test(getattr(self._decode(view, place).IP, self._end))
+        odd = np.flatnonzero(view["has"] & np.uint8(Has.ODD_IP))
+        if len(odd):
+            mask[odd] = [self._test(getattr(flow.IP, self._end)) for flow in self._decode(view, odd)]
         return mask
 
     def _equal(self, high: Array, low: Array) -> list[Array]:

@@ -37,11 +37,12 @@ def test_what_a_ring_holds(batches: list[int], capacity: int) -> None:
             for place, moment in enumerate(view["time"])
         ]
         assert seen == list(kept.items())
-        back = [
-            view.start + place
-            for view in ring.backwards(0, ring.head, size)
-            for place in range(len(view))[::-1]
-        ]
+        back, end = [], ring.head
+        while end > ring.tail:
+            view = ring.before(end, size)
+            assert 0 < len(view) <= size
+            back += [view.start + place for place in range(len(view))[::-1]]
+            end = view.start
         assert back == list(kept)[::-1]
     for time in range(len(model) * 2 + 2):
         later = [number for number, moment in kept.items() if moment >= time]
