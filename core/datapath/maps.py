@@ -150,12 +150,25 @@ class Map(Handle):
             self._entries_seen = len(keys)
         return keys, self._values_of(entries)
 
-    def _items_by_batch(self) -> tuple[Buffer, Buffer]:
+    def first(self, count: int) -> Buffer:
+        """The values of the first entries of an array, at most `count`: what `items` gives, without reading all of it."""
+        if not self.spec.kind.indexed or self.spec.kind.per_cpu:
+            raise MapError(f"map {self.spec.name}: only an array has first entries")
+        try:
+            _, entries = self._items_by_batch(min(count, self.spec.max_entries))
+        except BpfError as error:
+            if error.errno not in _NO_BATCHES:
+                raise self._named(error) from None
+            entries = self._items_one_by_one()[1]
+        return self._values_of(entries[:count])
+
+    def _items_by_batch(self, most: int | None = None) -> tuple[Buffer, Buffer]:
+        wanted = self.spec.max_entries if most is None else most
         step = min(self.spec.max_entries, CHUNK)
-        keys = rows.scratch(self.spec.max_entries + step, self._key_dtype)
-        entries = rows.scratch(self.spec.max_entries + step, self._entry_dtype)
+        keys = rows.scratch(wanted + step, self._key_dtype)
+        entries = rows.scratch(wanted + step, self._entry_dtype)
         filled, cursor, more = 0, None, True
-        while more:
+        while more and (most is None or filled < most):
             if len(keys) - filled < step:
                 keys, entries = rows.grown(keys, step), rows.grown(entries, step)
             here = slice(filled, filled + step)

@@ -123,18 +123,23 @@ class Watch(Generic[T]):
         self._signal.set()
 
 
-async def watch_many(*watches: Watch[Any]) -> AsyncIterator[tuple[Batch[Any] | None, ...]]:
+async def watch_many(
+    *watches: Watch[Any], wake: asyncio.Event | None = None
+) -> AsyncIterator[tuple[Batch[Any] | None, ...]]:
     """Batches of several tables together: one tuple whenever any of them changed, None for those that did not.
 
     What one transaction wrote into several tables arrives in one tuple. It ends when one of the watches ends.
+
+    :param wake: somebody who has other things to do sets it, and gets a tuple, even one of nothing but None.
     """
-    signal = asyncio.Event()
+    signal = asyncio.Event() if wake is None else wake
     signal.set()
     for watch in watches:
         watch._signal = signal
     while not any(watch.closed for watch in watches):
+        woken = wake is not None and wake.is_set()
         batches = tuple(watch.take() for watch in watches)
-        if any(batch is not None for batch in batches):
+        if woken or any(batch is not None for batch in batches):
             yield batches
         else:
             await signal.wait()

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 from axoneme.core.hooks import hookimpl
 from axoneme.core.plugin import PluginContext
-from axoneme.core.records import ConfigSection, DropReason, PluginInfo, Stage, TableSpec
+from axoneme.core.records import (
+    ConfigSection,
+    DropReason,
+    HealthCheck,
+    PluginInfo,
+    ResourceKind,
+    Service,
+    Stage,
+    TableSpec,
+)
 
 if TYPE_CHECKING:
     from axoneme.core.datapath.maps import MapSpec
@@ -30,6 +39,27 @@ def axoneme_tables() -> Iterable[TableSpec]:
     from axoneme.plugins.lb.tables import TABLES
 
     return TABLES
+
+
+@hookimpl
+def axoneme_resources() -> Iterable[ResourceKind]:
+    from axoneme.plugins.lb.kinds import resource_kinds
+
+    return resource_kinds()
+
+
+@hookimpl
+def axoneme_services(context: PluginContext) -> Iterable[Service]:
+    from axoneme.plugins.lb import control
+
+    return [Service(name="services", run=control.of(context).run)]
+
+
+@hookimpl
+def axoneme_health(context: PluginContext) -> Iterable[HealthCheck]:
+    from axoneme.plugins.lb import control
+
+    return [HealthCheck(name="services", check=control.of(context).health)]
 
 
 @hookimpl

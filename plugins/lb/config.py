@@ -2,17 +2,58 @@
 
 from __future__ import annotations
 
+import enum
+from ipaddress import IPv4Network, IPv6Network
+from typing import TYPE_CHECKING
+
 from attrs import frozen
 
 from axoneme.core.structure import setting
-from axoneme.plugins.lb.maps import Sizes
+from axoneme.plugins.lb.maps import Algorithm, Sizes
+
+if TYPE_CHECKING:
+    from axoneme.plugins.lb.resolve import Defaults
+
+
+class AlgorithmName(enum.StrEnum):
+    RANDOM = "random"
+    ROUND_ROBIN = "round-robin"
+    MAGLEV = "maglev"
+    LEAST_CONNECTIONS = "least-connections"
+
+
+class Forwarding(enum.StrEnum):
+    SNAT = "snat"
+    DSR = "dsr"
 
 
 @frozen(kw_only=True)
 class LbConfig:
+    algorithm: AlgorithmName = setting(
+        AlgorithmName.RANDOM, help="how services choose, unless they say it themselves"
+    )
+    maglev_size: int = setting(
+        16_381,
+        help="slots of a service that hashes consistently: a prime, at least 100 per backend",
+        minimum=251,
+    )
+    forwarding: Forwarding = setting(
+        Forwarding.SNAT, help="how traffic from outside reaches backends of other nodes"
+    )
+    zone: str = setting("", help="the zone of this node, for topology hints")
+    node_port_addresses: tuple[IPv4Network | IPv6Network, ...] = setting(
+        (), help="prefixes: which addresses of this node have node ports; empty: all"
+    )
+    load_balancer_classes: tuple[str, ...] = setting(
+        ("", "io.cilium/l2-announcer", "io.cilium/bgp-control-plane"),
+        help="the values of loadBalancerClass to which pools give addresses",
+    )
+    close_sockets: bool = setting(
+        True, help="close TCP connections of local sockets to backends that are gone"
+    )
     services: int = setting(65_536, help="room for service addresses, per family", minimum=1024)
     slots: int = setting(
-        1_048_576, help="room for what algorithms choose from, of all services", minimum=1024
+        4_194_304, help="room for what algorithms choose from, of all services", minimum=1024
     )
     backends: int = setting(131_072, help="room for backends", minimum=1024)
     sockets: int = setting(65_536, help="room for translated sockets, per family", minimum=1024)
@@ -29,3 +70,9 @@ class LbConfig:
             affinity=self.affinity,
             sources=self.sources,
         )
+
+    def defaults(self, node: str) -> Defaults:
+        from axoneme.plugins.lb.resolve import Defaults
+
+        algorithm = Algorithm[self.algorithm.name]
+        return Defaults(algorithm, self.maglev_size, self.forwarding is Forwarding.DSR, self.zone, node)

@@ -92,7 +92,7 @@ class Backend:
 class BackendsRow:
     """Everybody behind one service, whether used or not.
 
-    :param addresses: all addresses of `backends`; indexed.
+    :param addresses: all addresses of `backends`.
     """
 
     namespace: str
@@ -116,7 +116,6 @@ BACKENDS = TableSpec(
     name="backends",
     row=BackendsRow,
     key=("namespace", "name"),
-    indexes=("addresses",),
     doc="who is behind each service",
 )
 TABLES = (SERVICES, BACKENDS)

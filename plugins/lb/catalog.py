@@ -1,0 +1,332 @@
+"""Everything that is known of services, and which of them must be looked at anew when something of it changes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from attrs import evolve, frozen
+
+from axoneme.core.state.resources import Problem
+from axoneme.plugins.lb.backends import Workload, all_hold, of_slices, of_workloads, selects
+from axoneme.plugins.lb.model import (
+    Address,
+    AddressPool,
+    FrontendKind,
+    Name,
+    Port,
+    Redirect,
+    Service,
+    ServiceType,
+    Slice,
+)
+from axoneme.plugins.lb.pools import Addresses
+from axoneme.plugins.lb.resolve import Backends, Resolved, Surroundings, resolve
+from axoneme.plugins.lb.selection import Candidate
+
+#: What the name of a redirect policy's own service ends with.
+REDIRECT: Final = ":local-redirect"
+
+
+@frozen
+class Local:
+    """A service that somebody added by command, with its backends."""
+
+    service: Service
+    slices: tuple[Slice, ...] = ()
+
+
+class Catalog:
+    """Services by name; `dirty` has those that must be resolved again."""
+
+    def __init__(self, around: Surroundings, addresses: Addresses) -> None:
+        self.around = around
+        self.addresses = addresses
+        self.services: dict[Name, Service] = {}
+        self.locals: dict[Name, Local] = {}
+        self.redirects: dict[Name, Redirect] = {}
+        self.workloads: dict[int, Workload] = {}
+        self.slices: dict[Name, dict[Name, tuple[Slice, ...]]] = {}
+        self.dirty: dict[Name, None] = {}
+        #: Services that wait for an address that somebody else has.
+        self._waiting: set[Name] = set()
+        self._own: dict[bytes, int] = {}
+        self._selecting: dict[Name, None] = {}
+        self._node_ports: dict[Name, None] = {}
+        self._asking: dict[Name, None] = {}
+
+    # What changes
+
+    def touch(self, *names: Name) -> None:
+        self.dirty.update(dict.fromkeys(names))
+
+    def take_dirty(self) -> list[Name]:
+        """Who must be resolved again, by name."""
+        names = sorted(self.dirty)
+        self.dirty.clear()
+        return names
+
+    def set_resource(self, old: Any, new: Any) -> None:
+        """What the parsers made of a resource before and now; None for nothing."""
+        for one in old if isinstance(old, tuple) else (old,):
+            self._drop(one)
+        for one in new if isinstance(new, tuple) else (new,):
+            self._add(one)
+
+    def _drop(self, old: Any) -> None:
+        if isinstance(old, Slice):
+            name = (old.namespace, old.service)
+            slices = self.slices.get(name, {})
+            slices.pop((old.name, str(old.family)), None)
+            if not slices:
+                self.slices.pop(name, None)
+            self.touch(name)
+        elif isinstance(old, Service):
+            self.services.pop(old.key, None)
+            self._note(old.key, None)
+        elif isinstance(old, Redirect):
+            self.redirects.pop(old.key, None)
+            self._touch_redirect(old)
+        elif isinstance(old, AddressPool):
+            self.addresses.pools.pop(old.name, None)
+            self.touch(*self._asking)
+
+    def _add(self, new: Any) -> None:
+        if isinstance(new, Slice):
+            name = (new.namespace, new.service)
+            self.slices.setdefault(name, {})[new.name, str(new.family)] = (new,)
+            self.touch(name)
+        elif isinstance(new, Service):
+            self.services[new.key] = new
+            self._note(new.key, new)
+        elif isinstance(new, Redirect):
+            self.redirects[new.key] = new
+            self._touch_redirect(new)
+        elif isinstance(new, AddressPool):
+            self.addresses.pools[new.name] = new
+            self.touch(*self._asking)
+
+    def set_local(self, name: Name, local: Local | None) -> None:
+        """A service that a command added or deleted."""
+        if local is None:
+            self.locals.pop(name, None)
+        else:
+            self.locals[name] = local
+        self._note(name, self.service(name))
+
+    def _note(self, name: Name, service: Service | None) -> None:
+        self.touch(name)
+        service = service or self.service(name)
+        for index, holds in (
+            (self._selecting, service is not None and bool(service.selector)),
+            (self._node_ports, service is not None and any(port.node_port for port in service.ports)),
+            (self._asking, service is not None and service.type is ServiceType.LOAD_BALANCER),
+        ):
+            if holds:
+                index[name] = None
+            else:
+                index.pop(name, None)
+        for redirect in self.redirects.values():
+            if (redirect.namespace, redirect.service) == name:
+                self.touch(_own_name(redirect))
+
+    def _touch_redirect(self, redirect: Redirect) -> None:
+        self.touch(_own_name(redirect))
+        if redirect.service:
+            self.touch((redirect.namespace, redirect.service))
+
+    def set_workload(self, number: int, workload: Workload | None) -> tuple[Address, ...]:
+        """Returns the addresses whose services may have changed, too."""
+        old = self.workloads.pop(number, None)
+        if workload is not None:
+            self.workloads[number] = workload
+        if old == workload:
+            return ()
+        for one in (old, workload):
+            if one is not None:
+                self._touch_selecting(one)
+        before = old.addresses if old else ()
+        after = workload.addresses if workload else ()
+        for address in before:
+            self._own.pop(address.packed, None)
+        self._own.update({address.packed: number for address in after})
+        return tuple(set(before) ^ set(after))
+
+    def _touch_selecting(self, workload: Workload) -> None:
+        for name in self._selecting:
+            service = self.service(name)
+            if (
+                service is not None
+                and name[0] == workload.namespace
+                and selects(service.selector, workload.labels)
+            ):
+                self.touch(name)
+        for redirect in self.redirects.values():
+            if redirect.namespace == workload.namespace and all_hold(redirect.selector, workload.labels):
+                self._touch_redirect(redirect)
+
+    def set_surroundings(self, around: Surroundings) -> None:
+        if around == self.around:
+            return
+        other = evolve(around, node_addresses=self.around.node_addresses, own=self.around.own) != self.around
+        moved = set(around.own) ^ set(self.around.own)
+        self.around = around
+        self.touch(*(self.names() if other else self._node_ports))
+        if moved:
+            self.touch(*(name for name in self.names() if self._has_any(name, moved)))
+
+    def _has_any(self, name: Name, addresses: set[Address]) -> bool:
+        service = self.service(name)
+        return service is not None and bool(
+            addresses.intersection(service.cluster_ips) or addresses.intersection(self.addresses.of(name))
+        )
+
+    # What follows
+
+    def service(self, name: Name) -> Service | None:
+        """The service of a name; a resource hides a local one."""
+        found = self.services.get(name)
+        if found is None and (local := self.locals.get(name)) is not None:
+            return local.service
+        return found
+
+    def names(self) -> Iterator[Name]:
+        yield from self.services
+        yield from (name for name in self.locals if name not in self.services)
+        yield from map(_own_name, self.redirects.values())
+
+    def resolve(self, name: Name) -> Resolved | None:
+        """What becomes of a service now; None when there is none."""
+        if name[1].endswith(REDIRECT):
+            return self._redirected(name)
+        service = self.service(name)
+        if service is None:
+            self._let_go(name)
+            return None
+        ingress, problems = self._ingress(service)
+        backends = self.backends(service)
+        if (redirect := self._redirect_of(name)) is not None:
+            service = evolve(service, cluster_ips=())
+            problems = [*problems, Problem(f"its ClusterIP is redirected by {redirect.name}", redirect.where)]
+        made = resolve(service, backends, self.around, ingress)
+        made.problems += problems
+        return made
+
+    def _ingress(self, service: Service) -> tuple[tuple[Address, ...], list[Problem]]:
+        name = service.key
+        before = self.addresses.of(name)
+        if name not in self._asking and not before:
+            return (), []
+        given, problems = self.addresses.assign(service)
+        self._waiting.discard(name)
+        if set(before) - set(given):
+            self.touch(*self._waiting)
+        if problems:
+            self._waiting.add(name)
+        return given, problems
+
+    def _let_go(self, name: Name) -> None:
+        """The service is gone; others may want its addresses."""
+        self._waiting.discard(name)
+        if self.addresses.of(name):
+            self.addresses.release(name)
+            self.touch(*self._waiting)
+
+    def backends(self, service: Service) -> Backends:
+        name, node = service.key, self.around.defaults.node
+        local = self.locals.get(name)
+        if local is not None and local.service is service and local.slices:
+            return of_slices(service, local.slices, self._own, node)
+        slices = self.slices.get(name)
+        if slices is not None:
+            every = (one for key in sorted(slices) for one in slices[key])
+            return of_slices(service, every, self._own, node)
+        if not service.selector:
+            return {}
+        return of_workloads(service, self._selected(service), node)
+
+    def _selected(self, service: Service) -> Iterable[Workload]:
+        return (
+            workload
+            for workload in self.workloads.values()
+            if workload.namespace == service.namespace and selects(service.selector, workload.labels)
+        )
+
+    # Redirects
+
+    def _redirect_of(self, name: Name) -> Redirect | None:
+        """The redirect policy that takes a service's ClusterIP away: one with somebody to redirect to."""
+        for key in sorted(self.redirects):
+            redirect = self.redirects[key]
+            if (redirect.namespace, redirect.service) == name and self._chosen(redirect):
+                return redirect
+        return None
+
+    def _chosen(self, redirect: Redirect) -> list[Workload]:
+        return [
+            workload
+            for workload in self.workloads.values()
+            if workload.namespace == redirect.namespace and all_hold(redirect.selector, workload.labels)
+        ]
+
+    def _redirected(self, name: Name) -> Resolved | None:
+        redirect = self.redirects.get((name[0], name[1].removesuffix(REDIRECT)))
+        if redirect is None:
+            return None
+        workloads = self._chosen(redirect)
+        service = self._as_service(redirect, name[1])
+        if redirect.service and self._redirect_of((redirect.namespace, redirect.service)) is not redirect:
+            workloads = []
+        if not workloads:
+            return _nobody(service, redirect)
+        backends = of_workloads(service, workloads, self.around.defaults.node)
+        skips = tuple(sorted(one.id for one in workloads)) if redirect.skip_backends else ()
+        return resolve(service, backends, self.around, skips=skips, kind=FrontendKind.LOCAL_REDIRECT)
+
+    def _as_service(self, redirect: Redirect, name: str) -> Service:
+        addresses: tuple[Address, ...] = () if redirect.address is None else (redirect.address,)
+        ports = redirect.ports
+        if redirect.service:
+            original = self.service((redirect.namespace, redirect.service))
+            if original is not None:
+                addresses = original.cluster_ips
+                ports = _ports(original.ports, redirect.ports)
+        return Service(
+            namespace=redirect.namespace,
+            name=name,
+            cluster_ips=addresses,
+            ports=tuple(_to_backend(port, redirect.backend_ports) for port in ports),
+            where=redirect.where,
+        )
+
+
+def _own_name(redirect: Redirect) -> Name:
+    return (redirect.namespace, redirect.name + REDIRECT)
+
+
+def _ports(every: tuple[Port, ...], chosen: tuple[Port, ...]) -> tuple[Port, ...]:
+    """The ports of a service that a policy redirects: all, unless it names some."""
+    wanted = {(port.port, port.protocol) for port in chosen}
+    return tuple(port for port in every if not wanted or (port.port, port.protocol) in wanted)
+
+
+def _to_backend(port: Port, backend_ports: tuple[Port, ...]) -> Port:
+    """With the port of the backends as its target: the one of the same name, or the only one."""
+    if len(backend_ports) == 1:
+        return evolve(port, target=backend_ports[0].port)
+    same = [one.port for one in backend_ports if one.name == port.name.lower()]
+    return evolve(port, target=same[0] if same else port.port)
+
+
+def _nobody(service: Service, redirect: Redirect) -> Resolved:
+    """Nobody to redirect to: the traffic goes where it would go anyway."""
+    made = resolve(evolve(service, cluster_ips=()), {}, Surroundings())
+    made.problems = [Problem("it redirects nothing: no workload of this node is selected", redirect.where)]
+    return made
+
+
+def candidates_of(made: Resolved) -> Iterator[tuple[int, Candidate]]:
+    """All backends of a service with the number of the port that leads to them."""
+    for number, candidates in made.backends.items():
+        for one in candidates:
+            yield number, one

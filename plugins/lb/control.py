@@ -1,0 +1,283 @@
+"""What runs while the plugin is enabled: from the tables of resources, workloads and addresses to the kernel's maps."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+from weakref import WeakValueDictionary
+
+from attrs import evolve
+
+from axoneme.core import logs
+from axoneme.core.plugin import PluginContext
+from axoneme.core.records import Health, Level
+from axoneme.core.state.resources import RESOURCES, Resource
+from axoneme.core.state.watch import Batch, Watch, watch_many
+from axoneme.core.workloads.endpoints import (
+    ENDPOINTS,
+    IPCACHE,
+    WORKLOADS,
+    Endpoint,
+    EndpointState,
+    IpcacheEntry,
+    IpcacheSource,
+)
+from axoneme.core.workloads.endpoints import Workload as WorkloadRow
+from axoneme.plugins.lb import writer
+from axoneme.plugins.lb.backends import Workload
+from axoneme.plugins.lb.catalog import Catalog
+from axoneme.plugins.lb.config import LbConfig
+from axoneme.plugins.lb.engine import Changes, Engine
+from axoneme.plugins.lb.image import Image
+from axoneme.plugins.lb.kinds import KINDS
+from axoneme.plugins.lb.model import Address
+from axoneme.plugins.lb.pools import Addresses
+from axoneme.plugins.lb.resolve import Surroundings
+from axoneme.plugins.lb.store import GivenAddresses, LocalRecord, LocalServices
+from axoneme.plugins.lb.tables import BACKENDS, SERVICES, BackendsRow, ServiceRow
+
+log = logs.get(__name__)
+
+INPUTS: Final = (RESOURCES.name, WORKLOADS.name, ENDPOINTS.name, IPCACHE.name)
+#: The loop gets its turn at least so often (in seconds) while many services change.
+SLICE: Final = 0.01
+#: From so many changes on, nothing is gained by looking for garbage among them.
+MANY: Final = 1000
+
+
+class Control:
+    """Keeps an engine up to date with the tables, and maps and public tables with the engine."""
+
+    def __init__(self, context: PluginContext) -> None:
+        self._context = context
+        self.config: LbConfig = context.config
+        #: Counters for metrics.
+        self.updates = 0
+        self.writes = 0
+        self.last_duration = 0.0
+        self._wake = asyncio.Event()
+        self._begin()
+
+    def _begin(self) -> None:
+        """A restart after a failure begins anew, from the tables and from what the kernel has."""
+        settings, config = self._context.settings, self.config
+        self.locals = LocalServices(settings.agent.state_dir)
+        self._given = GivenAddresses(settings.agent.state_dir)
+        addresses = Addresses(classes=frozenset(config.load_balancer_classes))
+        around = Surroundings(config.defaults(settings.node.node_name()))
+        self.catalog = Catalog(around, addresses)
+        self.image = Image(config.sizes)
+        self.engine = Engine(self.catalog, self.image)
+        self._workloads: dict[str, WorkloadRow] = {}
+        self._hosts: dict[Any, Address] = {}
+        self._synced = self._initialized = False
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Lives until cancelled. What it finds in the kernel is kept in force until everything is known."""
+        self._begin()
+        self.image = self.engine.image = Image(self.config.sizes, writer.read(self._context.map))
+        self.catalog.addresses.remember(self._given.load())
+        for name, local in self.locals.load().items():
+            self.catalog.set_local(name, local)
+        state = self._context.state
+        watches: tuple[Watch[Any], ...] = (
+            state.table(RESOURCES.name, Resource).watch(),
+            state.table(WORKLOADS.name, WorkloadRow).watch(),
+            state.table(ENDPOINTS.name, Endpoint).watch(),
+            state.table(IPCACHE.name, IpcacheEntry).watch(),
+        )
+        timer: asyncio.TimerHandle | None = None
+        try:
+            async for batches in watch_many(*watches, wake=self._wake):
+                self._take(*batches)
+                self._initialized = all(state.table(name).initialized for name in INPUTS)
+                if self._initialized:
+                    await self._update()
+                    ready()
+                if timer is not None:
+                    timer.cancel()
+                timer = self._next_look()
+        finally:
+            if timer is not None:
+                timer.cancel()
+            for watch in watches:
+                watch.close()
+
+    def _next_look(self) -> asyncio.TimerHandle | None:
+        """Wakes the loop when something that fell out of use has rested."""
+        due = self.image.due
+        if due is None:
+            return None
+        return asyncio.get_running_loop().call_later(max(0.0, due - time.monotonic()), self._wake.set)
+
+    # From the tables
+
+    def _take(
+        self,
+        resources: Batch[Resource] | None,
+        workloads: Batch[WorkloadRow] | None,
+        endpoints: Batch[Endpoint] | None,
+        hosts: Batch[IpcacheEntry] | None,
+    ) -> None:
+        for change in resources.changes if resources else ():
+            if change.row.kind in KINDS:
+                old, new = change.old, change.new
+                self.catalog.set_resource(
+                    None if old is None else old.parsed, None if new is None else new.parsed
+                )
+        for workload in workloads.changes if workloads else ():
+            self._take_workload(workload.row, workload.new)
+        moved: set[bytes] = set()
+        for endpoint in endpoints.changes if endpoints else ():
+            moved.update(self._take_endpoint(endpoint.row, endpoint.new))
+        for host in hosts.changes if hosts else ():
+            self._take_host(host.key, host.new)
+        if moved:
+            self.engine.touch_addresses(moved)
+        if moved or hosts:
+            self._look_around()
+
+    def _take_workload(self, row: WorkloadRow, new: WorkloadRow | None) -> None:
+        if new is None:
+            self._workloads.pop(row.uid, None)
+        else:
+            self._workloads[row.uid] = new
+            for endpoint in self._context.state.table(ENDPOINTS.name, Endpoint).by("uid", row.uid):
+                self._take_endpoint(endpoint, endpoint)
+
+    def _take_endpoint(self, row: Endpoint, new: Endpoint | None) -> set[bytes]:
+        """Returns the addresses that came or went."""
+        workload = None
+        if new is not None and new.state is EndpointState.READY:
+            known = self._workloads.get(new.uid)
+            workload = Workload(
+                new.id,
+                new.namespace,
+                new.name,
+                new.addresses,
+                {} if known is None else known.labels,
+                {(name, port.protocol): port.port for name, port in new.named_ports.items()},
+            )
+        return {address.packed for address in self.catalog.set_workload(row.id, workload)}
+
+    def _take_host(self, key: Any, new: IpcacheEntry | None) -> None:
+        if new is not None and new.source is IpcacheSource.HOST and new.prefix.num_addresses == 1:
+            self._hosts[key] = new.prefix.network_address
+        else:
+            self._hosts.pop(key, None)
+
+    def _look_around(self) -> None:
+        hosts = sorted(self._hosts.values(), key=lambda one: (one.version, int(one)))
+        allowed = self.config.node_port_addresses
+        ports = tuple(
+            one
+            for one in hosts
+            if not one.is_link_local and (not allowed or any(one in net for net in allowed))
+        )
+        own = frozenset((*hosts, *(a for one in self.catalog.workloads.values() for a in one.addresses)))
+        self.catalog.set_surroundings(evolve(self.catalog.around, node_addresses=ports, own=own))
+
+    # To the kernel
+
+    async def _update(self) -> None:
+        started, turn = time.perf_counter(), time.monotonic()
+        self.image.expire(turn)
+        if self.engine.refused:
+            self.engine.retry()
+        with _without_garbage_collection(len(self.catalog.dirty) > MANY):
+            for _ in self.engine.work():
+                if time.monotonic() - turn > SLICE:
+                    await asyncio.sleep(0)
+                    turn = time.monotonic()
+            if not self._synced:
+                self.image.prune()
+                self._forget_strangers()
+            self._flush()
+        if not self._synced:
+            self._synced = True
+            for table in (SERVICES, BACKENDS):
+                self._context.state.writer(table.name).mark_initialized("lb")
+        self.last_duration = time.perf_counter() - started
+
+    def _forget_strangers(self) -> None:
+        """Addresses that were given to services which are no more."""
+        for name in set(self.catalog.addresses.given) - set(self.catalog.names()):
+            self.catalog.addresses.release(name)
+
+    def _flush(self) -> None:
+        writes = self.image.take_writes(time.monotonic())
+        if writes.size:
+            writer.write(self._context.map, writes)
+            self.updates += 1
+            self.writes += writes.size
+        changes = self.engine.take_changes()
+        self._publish(changes)
+        self._given.save(self.catalog.addresses.given)
+
+    def _publish(self, changes: Changes) -> None:
+        state = self._context.state
+        services, backends = state.writer(SERVICES.name, ServiceRow), state.writer(BACKENDS.name, BackendsRow)
+        with state.transaction() as txn:
+            for name, row in changes.services.items():
+                if row is None:
+                    txn.delete(services, name)
+                else:
+                    txn.upsert(services, row)
+            for name, behind in changes.backends.items():
+                if behind is None:
+                    txn.delete(backends, name)
+                else:
+                    txn.upsert(backends, behind)
+
+    # For people
+
+    async def add_local(self, record: LocalRecord) -> None:
+        """Raises `ValueError` for what is wrong with it, `PersistError` when it cannot be written down."""
+        self.catalog.set_local(record.key, self.locals.add(record))
+        self._wake.set()
+
+    async def delete_local(self, name: tuple[str, str]) -> bool:
+        """False when there is none. Raises `PersistError`."""
+        found = self.locals.delete(name)
+        if found:
+            self.catalog.set_local(name, None)
+            self._wake.set()
+        return found
+
+    def health(self) -> Health:
+        refused = self.engine.refused
+        if refused:
+            name, error = min(refused.items())
+            more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
+            return Health(level=Level.DEGRADED, reason=f"{'/'.join(name)}{more}: {error}")
+        if not self._synced:
+            return Health(level=Level.UNKNOWN, reason="waiting for the first full state")
+        return Health(level=Level.OK)
+
+
+@contextlib.contextmanager
+def _without_garbage_collection(wanted: bool) -> Iterator[None]:
+    """While many long-lived objects are made, looking for cycles among them takes as long as making them."""
+    if not wanted or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+_running: WeakValueDictionary[int, Control] = WeakValueDictionary()
+
+
+def of(context: PluginContext) -> Control:
+    """The one control of a context: services, health, metrics and API methods are about the same object."""
+    found = _running.get(id(context))
+    if found is None or found._context is not context:
+        found = _running[id(context)] = Control(context)
+    return found

@@ -1,0 +1,179 @@
+"""From what is known of services to the maps' image and to rows of the public tables, service by service. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Set
+
+from attrs import define, field
+
+from axoneme.core.errors import Where
+from axoneme.core.state.resources import Problem
+from axoneme.plugins.lb.catalog import Catalog, candidates_of
+from axoneme.plugins.lb.image import Demand, Image, RowKey, row_key
+from axoneme.plugins.lb.maps import Scope
+from axoneme.plugins.lb.model import Address, Name
+from axoneme.plugins.lb.numbers import LimitError
+from axoneme.plugins.lb.resolve import Front, Resolved
+from axoneme.plugins.lb.selection import Candidate
+from axoneme.plugins.lb.tables import Backend, BackendsRow, Frontend, ServiceRow
+
+
+@define(eq=False)
+class Changes:
+    """What became of services: their rows, the names of those that are gone, and backends that nobody has any more."""
+
+    services: dict[Name, ServiceRow | None] = field(factory=dict)
+    backends: dict[Name, BackendsRow | None] = field(factory=dict)
+    dead: dict[bytes, Candidate] = field(factory=dict)
+
+
+class Engine:
+    """Holds each service's last resolution."""
+
+    def __init__(self, catalog: Catalog, image: Image) -> None:
+        self.catalog, self.image = catalog, image
+        self.resolved: dict[Name, Resolved] = {}
+        #: Services that do not fit into the maps, and why. They keep what they had.
+        self.refused: dict[Name, LimitError] = {}
+        self._changes = Changes()
+        self._rows: dict[Name, tuple[ServiceRow, BackendsRow]] = {}
+        #: How many services have a backend, whatever its state.
+        self._known: Counter[bytes] = Counter()
+        self._knows: dict[Name, dict[bytes, Candidate]] = {}
+
+    def work(self) -> Iterator[Name]:
+        """Does one dirty service after the other, until there is none; yields after each."""
+        while self.catalog.dirty:
+            for name in self.catalog.take_dirty():
+                self._update(name)
+                yield name
+
+    def take_changes(self) -> Changes:
+        """What changed since the last time."""
+        changes, self._changes = self._changes, Changes()
+        return changes
+
+    def retry(self) -> None:
+        """Those who found no room try again."""
+        self.catalog.touch(*self.refused)
+
+    def touch_addresses(self, addresses: Set[bytes]) -> None:
+        """The addresses (packed) began or ceased to be workloads of this node."""
+        for name, known in self._knows.items():
+            if any(key[:-4] in addresses for key in known):
+                self.catalog.touch(name)
+
+    def _update(self, name: Name) -> None:
+        made = self.catalog.resolve(name)
+        self.refused.pop(name, None)
+        taken: Mapping[RowKey, Name] = {}
+        try:
+            applied = self.image.apply(name, Demand() if made is None else made.demand)
+        except LimitError as error:
+            self.refused[name] = error
+        else:
+            taken = applied.taken
+            self.catalog.touch(*applied.again)
+        self._know(name, made)
+        if made is None:
+            self.resolved.pop(name, None)
+            if self._rows.pop(name, None) is not None:
+                self._changes.services[name] = self._changes.backends[name] = None
+            return
+        self.resolved[name] = made
+        self._publish(name, made, taken)
+
+    def _know(self, name: Name, made: Resolved | None) -> None:
+        """Counts backends; whom no service has any more is dead."""
+        new = {} if made is None else {one.key: one for _, one in candidates_of(made)}
+        old = self._knows.get(name, {})
+        for key in new:
+            if key not in old:
+                self._known[key] += 1
+                self._changes.dead.pop(key, None)
+        for key, one in old.items():
+            if key not in new:
+                self._known[key] -= 1
+                if not self._known[key]:
+                    del self._known[key]
+                    self._changes.dead[key] = one
+        if new:
+            self._knows[name] = new
+        else:
+            self._knows.pop(name, None)
+
+    # For others
+
+    def _publish(self, name: Name, made: Resolved, taken: Mapping[RowKey, Name]) -> None:
+        service = made.service
+        fronts = tuple(self._frontend(made, front) for front in made.fronts)
+        problems = [*made.problems, *_taken(made, taken)]
+        if (refused := self.refused.get(name)) is not None:
+            problems.append(Problem(refused.message, service.where, refused.hint))
+        row = ServiceRow(
+            namespace=name[0],
+            name=name[1],
+            source=service.origin,
+            type=service.type.value,
+            labels=service.labels,
+            selector=service.selector,
+            frontends=fronts,
+            addresses=_unique(one.address for one in fronts),
+            problems=tuple(problems),
+            where=service.where,
+        )
+        backends = tuple(self._backend(made, number, one) for number, one in candidates_of(made))
+        behind = BackendsRow(
+            namespace=name[0],
+            name=name[1],
+            backends=backends,
+            addresses=tuple({one.key[:-4]: one.address for _, one in candidates_of(made)}.values()),
+        )
+        before = self._rows.get(name, (None, None))
+        if row != before[0]:
+            self._changes.services[name] = row
+        if behind != before[1]:
+            self._changes.backends[name] = behind
+        self._rows[name] = (row, behind)
+
+    def _frontend(self, made: Resolved, front: Front) -> Frontend:
+        port = made.service.ports[front.number]
+        key = row_key(front.address, front.port, port.protocol, Scope.INTERNAL)
+        number = self.image.number(key)
+        return Frontend(front.address, front.port, port.protocol.name, front.kind, port.name, number)
+
+    def _backend(self, made: Resolved, number: int, one: Candidate) -> Backend:
+        return Backend(
+            one.address,
+            one.port,
+            one.protocol.name,
+            made.service.ports[number].name,
+            one.state,
+            one.weight,
+            one.endpoint.node,
+            one.endpoint.zone,
+            one.endpoint.target,
+            self.image.backend(one.key),
+        )
+
+
+def _unique(addresses: Iterable[Address]) -> tuple[Address, ...]:
+    """Each once; an address's own hash costs more than its comparison with a few others."""
+    found: list[Address] = []
+    for address in addresses:
+        if not found or (address != found[-1] and address not in found):
+            found.append(address)
+    return tuple(found)
+
+
+def _taken(made: Resolved, taken: Mapping[RowKey, Name]) -> Iterator[Problem]:
+    """An address that another service has: said once, not for each scope."""
+    where: Where | None = made.service.where
+    for front in made.fronts:
+        for _, key in front.keys(made.service):
+            if key in taken:
+                port = made.service.ports[front.number]
+                text = f"{front.address}:{front.port}/{port.protocol.name} belongs to {'/'.join(taken[key])}"
+                yield Problem(text, where)
+                break

@@ -1,0 +1,224 @@
+"""From a service and its backends to what it wants of the kernel, and to what others are told of it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from attrs import define, field, frozen
+
+from axoneme.core.state.resources import Problem
+from axoneme.plugins.lb.image import BackendKey, Balance, Demand, RowKey, Wanted, row_key
+from axoneme.plugins.lb.maps import Algorithm, Scope, ServiceFlag
+from axoneme.plugins.lb.model import Address, FrontendKind, Network, Port, Service, ServiceType
+from axoneme.plugins.lb.selection import Candidate, Judged, Rule, Why, is_plain, judge
+
+#: Backends by the port of the service (number in `Service.ports`).
+Backends = Mapping[int, Sequence[Candidate]]
+
+
+@frozen
+class Defaults:
+    """What the configuration says, for services that say nothing themselves."""
+
+    algorithm: Algorithm = Algorithm.RANDOM
+    maglev_size: int = 16_381
+    dsr: bool = False
+    zone: str = ""
+    node: str = ""
+
+
+@frozen
+class Surroundings:
+    """What else a service depends on.
+
+    :param node_addresses: of this node, where its NodePorts are.
+    :param own: addresses of this node and its workloads, which are more than services.
+    """
+
+    defaults: Defaults = Defaults()
+    node_addresses: tuple[Address, ...] = ()
+    own: frozenset[Address] = frozenset()
+
+
+@frozen
+class Front:
+    """An address and port of a service, and from where it is used."""
+
+    kind: FrontendKind
+    address: Address
+    port: int
+    number: int
+
+    def keys(self, service: Service) -> Iterator[tuple[Scope, RowKey]]:
+        protocol = service.ports[self.number].protocol
+        yield Scope.INTERNAL, row_key(self.address, self.port, protocol, Scope.INTERNAL)
+        if self.kind.external:
+            yield Scope.EXTERNAL, row_key(self.address, self.port, protocol, Scope.EXTERNAL)
+
+
+@define(eq=False)
+class Resolved:
+    """What a service comes to.
+
+    :param judged: by port of the service, family and whether only local backends count.
+    """
+
+    service: Service
+    demand: Demand
+    fronts: list[Front] = field(factory=list)
+    backends: Backends = field(factory=dict)
+    judged: dict[tuple[int, int, bool], Judged] = field(factory=dict)
+    problems: list[Problem] = field(factory=list)
+
+
+def resolve(
+    service: Service,
+    backends: Backends,
+    around: Surroundings,
+    ingress: Sequence[Address] = (),
+    *,
+    skips: tuple[int, ...] = (),
+    kind: FrontendKind = FrontendKind.CLUSTER_IP,
+) -> Resolved:
+    """:param ingress: addresses that a pool gave it.
+    :param skips: endpoints that reach the addresses themselves.
+    :param kind: what its `cluster_ips` are called.
+    """
+    made = Resolved(service, Demand(), backends=backends)
+    made.fronts = list(_fronts(service, around, ingress, kind))
+    made.demand.backends = _held(service, backends)
+    balance = _balance(service, around.defaults)
+    for front in made.fronts:
+        for scope, key in front.keys(service):
+            local = _local_only(service, front.kind, scope)
+            members = _members(made, around.defaults, front, local)
+            flags, sources = _flags(service, around.defaults, front.kind, scope)
+            if skips:
+                flags |= ServiceFlag.SKIP_BACKENDS
+            made.demand.rows[key] = Wanted(balance, members, int(flags), sources, skips)
+    made.demand.guards = _guards(made.fronts, around)
+    made.problems += _problems(service, made)
+    return made
+
+
+def _fronts(
+    service: Service, around: Surroundings, ingress: Sequence[Address], kind: FrontendKind
+) -> Iterator[Front]:
+    if service.type is ServiceType.EXTERNAL_NAME or service.headless:
+        return
+    groups = (
+        (kind, service.cluster_ips),
+        (FrontendKind.EXTERNAL_IPS, service.external_ips),
+        (FrontendKind.LOAD_BALANCER, ingress),
+    )
+    for name, addresses in groups:
+        if addresses and (service.exposed is None or name in service.exposed):
+            for address in dict.fromkeys(addresses):
+                for number, port in enumerate(service.ports):
+                    yield Front(name, address, port.port, number)
+    if service.exposed is None or FrontendKind.NODE_PORT in service.exposed:
+        yield from _node_ports(service, around)
+
+
+def _node_ports(service: Service, around: Surroundings) -> Iterator[Front]:
+    for number, port in enumerate(service.ports):
+        if port.node_port:
+            for address in around.node_addresses:
+                if not service.families or address.version in service.families:
+                    yield Front(FrontendKind.NODE_PORT, address, port.node_port, number)
+
+
+def _held(service: Service, backends: Backends) -> dict[BackendKey, tuple[bool, bool]]:
+    """Who needs a row: those who get connections, or may go on with those that they have."""
+    held = {}
+    for candidates in backends.values():
+        for one in candidates:
+            endpoint = one.endpoint
+            if service.publish_not_ready or endpoint.ready or endpoint.serving:
+                leaving = endpoint.terminating or not endpoint.ready
+                held[one.key] = (leaving and not service.publish_not_ready, not one.local)
+    return held
+
+
+def _balance(service: Service, defaults: Defaults) -> Balance:
+    algorithm = defaults.algorithm if service.algorithm is None else service.algorithm
+    size = (service.maglev_size or defaults.maglev_size) if algorithm is Algorithm.MAGLEV else 0
+    return Balance(algorithm, size, service.affinity)
+
+
+def _local_only(service: Service, kind: FrontendKind, scope: Scope) -> bool:
+    """externalTrafficPolicy is about those who come from outside, internalTrafficPolicy about ClusterIPs."""
+    if scope is Scope.EXTERNAL:
+        return service.external_local
+    return service.internal_local and kind is FrontendKind.CLUSTER_IP
+
+
+def _members(
+    made: Resolved, defaults: Defaults, front: Front, local: bool
+) -> tuple[tuple[BackendKey, int], ...]:
+    version = front.address.version
+    chosen = (front.number, version, local)
+    judged = made.judged.get(chosen)
+    if judged is None:
+        service = made.service
+        rule = Rule(local, service.publish_not_ready, service.distribution, defaults.zone, defaults.node)
+        candidates = [one for one in made.backends.get(front.number, ()) if one.address.version == version]
+        judged = made.judged[chosen] = _judged(candidates, rule)
+    return tuple(sorted({one.key: (one.key, one.weight) for one in judged.used}.values()))
+
+
+def _judged(candidates: list[Candidate], rule: Rule) -> Judged:
+    if not rule.local_only and not rule.distribution and all(map(is_plain, candidates)):
+        return Judged(tuple(candidates), (Why.USED,) * len(candidates))
+    return judge(candidates, rule)
+
+
+def _flags(
+    service: Service, defaults: Defaults, kind: FrontendKind, scope: Scope
+) -> tuple[ServiceFlag, tuple[Network, ...]]:
+    flags = ServiceFlag(0)
+    if scope is Scope.INTERNAL:
+        return flags, ()
+    if defaults.dsr if service.dsr is None else service.dsr:
+        flags |= ServiceFlag.DSR
+    if kind is FrontendKind.LOAD_BALANCER and service.source_ranges:
+        return flags | ServiceFlag.SOURCE_RANGES, service.source_ranges
+    return flags, ()
+
+
+_GUARDED: Final = (FrontendKind.CLUSTER_IP, FrontendKind.LOAD_BALANCER)
+
+
+def _guards(fronts: Sequence[Front], around: Surroundings) -> tuple[RowKey, ...]:
+    """Addresses that are nothing but a service's: what has no service there goes nowhere."""
+    found: dict[RowKey, None] = {}
+    for front in fronts:
+        if front.kind in _GUARDED and front.address not in around.own:
+            found[row_key(front.address, 0, 0, Scope.INTERNAL)] = None
+            if front.kind.external:
+                found[row_key(front.address, 0, 0, Scope.EXTERNAL)] = None
+    return tuple(found)
+
+
+def _problems(service: Service, made: Resolved) -> Iterator[Problem]:
+    def problem(message: str, hint: str | None = None) -> Problem:
+        return Problem(message, service.where, hint)
+
+    if service.type is ServiceType.EXTERNAL_NAME:
+        yield problem("an external name is an answer of DNS: there is nothing to balance")
+    elif service.headless:
+        yield problem("a headless service has no address: there is nothing to balance")
+    elif not service.ports:
+        yield problem("it has no ports")
+    elif not made.fronts:
+        yield problem("it has no address", "there is nobody here who gives it one: say clusterIP")
+    elif service.type is not ServiceType.CLUSTER_IP:
+        missing = [port for port in service.ports if not port.node_port]
+        if missing and service.type is ServiceType.NODE_PORT:
+            names = ", ".join(port.text for port in missing)
+            yield problem(f"no node port for {names}", "there is nobody here who gives it one: say nodePort")
+
+
+def port_of(service: Service, front: Front) -> Port:
+    return service.ports[front.number]

@@ -1,0 +1,106 @@
+"""Between an image and the kernel's maps: reads what they hold at the start, and does writes, in their order, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import numpy as np
+
+from axoneme.core.datapath.layout import Struct
+from axoneme.core.datapath.maps import Map
+from axoneme.plugins.lb.image import SERVICE, Found, Writes
+from axoneme.plugins.lb.maps import BACKEND, FRONTEND, MEMBER, SKIP, SOURCE
+from axoneme.plugins.lb.maps import SERVICE as ROW
+
+Array = np.ndarray[Any, Any]
+
+#: Gives a map by name; the build that runs decides which.
+Maps = Callable[[str], Map]
+_FAMILIES: Final = (4, 6)
+
+
+def read(maps: Maps) -> Found:
+    """What is in the maps now."""
+    rows: dict[bytes, bytes] = {}
+    backends: dict[int, bytes] = {}
+    for family in _FAMILIES:
+        keys, values = maps(f"lb_services{family}").items()
+        rows.update(zip(_split(keys), _split(values), strict=True))
+        numbers, values = maps(f"lb_backends{family}").items()
+        used = values["flags"] != 0
+        backends.update(zip(numbers[used].tolist(), _split(values[used]), strict=True))
+    ends = (first + count for _, first, count, *_ in map(SERVICE.unpack, rows.values()) if count)
+    end = max(ends, default=0)
+    slots = maps("lb_slots").first(end).tobytes() if end else b""
+    entries = {
+        "members": _split(maps("lb_members").items()[0]),
+        "skips": _split(maps("lb_skips").items()[0]),
+        "sources": [key for family in _FAMILIES for key in _split(maps(f"lb_sources{family}").items()[0])],
+    }
+    return Found(rows, backends, slots, entries)
+
+
+def write(maps: Maps, writes: Writes) -> None:
+    """Raises `BpfError`, `MapFull` among them; then any part may have been done."""
+    _write_backends(maps, writes.backends)
+    _write_slots(maps, writes.slots)
+    for kind, entries in writes.entries.items():
+        for name, layout, keys in _entry_maps(kind, entries):
+            maps(name).update_batch(_array(layout, keys), np.ones(len(keys), np.uint32))
+    for family, size in ((4, 8), (6, 20)):
+        chosen = {key: value for key, value in writes.rows.items() if len(key) == size}
+        if chosen:
+            maps(f"lb_services{family}").update_batch(
+                _array(FRONTEND[family], chosen), _array(ROW, chosen.values())
+            )
+        dropped = [key for key in writes.drop_rows if len(key) == size]
+        if dropped:
+            maps(f"lb_services{family}").delete_batch(_array(FRONTEND[family], dropped))
+    for kind, entries in writes.drop_entries.items():
+        for name, layout, keys in _entry_maps(kind, entries):
+            maps(name).delete_batch(_array(layout, keys))
+
+
+def _write_backends(maps: Maps, backends: dict[int, bytes]) -> None:
+    for family, size in ((4, 8), (6, 20)):
+        chosen = {number: value for number, value in backends.items() if len(value) == size}
+        if chosen:
+            keys = np.fromiter(chosen, np.uint32, len(chosen))
+            maps(f"lb_backends{family}").update_batch(keys, _array(BACKEND[family], chosen.values()))
+
+
+def _write_slots(maps: Maps, slots: dict[int, bytes]) -> None:
+    if not slots:
+        return
+    content = np.frombuffer(b"".join(slots.values()), np.uint32)
+    counts = np.fromiter((len(one) // 4 for one in slots.values()), np.int64, len(slots))
+    firsts = np.fromiter(slots, np.int64, len(slots))
+    ends = np.cumsum(counts)
+    keys = np.arange(len(content)) + np.repeat(firsts - ends + counts, counts)
+    maps("lb_slots").update_batch(keys.astype(np.uint32), content)
+
+
+def _entry_maps(kind: str, entries: Iterable[bytes]) -> list[tuple[str, Struct, list[bytes]]]:
+    """Map, layout of its keys, and keys, of those that there are."""
+    entries = list(entries)
+    if kind != "sources":
+        layout = MEMBER if kind == "members" else SKIP
+        return [(f"lb_{kind}", layout, entries)] if entries else []
+    found = []
+    for family in _FAMILIES:
+        keys = [entry for entry in entries if len(entry) == SOURCE[family].size]
+        if keys:
+            found.append((f"lb_sources{family}", SOURCE[family], keys))
+    return found
+
+
+def _array(layout: Struct, rows: Iterable[bytes]) -> Array:
+    return np.frombuffer(b"".join(rows), layout.dtype)
+
+
+def _split(rows: Array) -> list[bytes]:
+    """Each row's bytes."""
+    size = rows.dtype.itemsize
+    raw = np.ascontiguousarray(rows).tobytes()
+    return [raw[at : at + size] for at in range(0, len(raw), size)]
