@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from axoneme.core.hooks import hookimpl
 from axoneme.core.plugin import PluginContext
 from axoneme.core.records import (
+    ApiMethod,
+    Command,
     ConfigSection,
     DropReason,
     HealthCheck,
+    Metric,
     PluginInfo,
     ResourceKind,
     Service,
@@ -19,6 +23,8 @@ from axoneme.core.records import (
 )
 
 if TYPE_CHECKING:
+    import click
+
     from axoneme.core.datapath.maps import MapSpec
 
 
@@ -53,6 +59,52 @@ def axoneme_services(context: PluginContext) -> Iterable[Service]:
     from axoneme.plugins.lb import control
 
     return [Service(name="services", run=control.of(context).run)]
+
+
+@hookimpl
+def axoneme_api(context: PluginContext) -> Iterable[ApiMethod]:
+    from axoneme.plugins.lb import api
+
+    return api.methods(context)
+
+
+@hookimpl
+def axoneme_metrics(context: PluginContext) -> Iterable[Metric]:
+    from axoneme.plugins.lb import metrics
+
+    return metrics.metrics(context)
+
+
+#: Commands: group, name, attribute of `cli`, summary.
+_COMMANDS = (
+    (("service",), "list", "service_list", "list services by frontend, with their backends"),
+    (("service",), "get", "service_get", "show one service"),
+    (("service",), "explain", "service_explain", "which backends get connections, and why the others don't"),
+    (("service",), "add", "service_add", "add a service without a file"),
+    (("service",), "delete", "service_delete", "delete services that were added so"),
+    (("bpf", "lb"), "list", "lb_list", "list what the kernel's maps of services hold"),
+    (("bpf", "lb", "maglev"), "list", "maglev_list", "list consistent hashing tables"),
+    (("bpf", "lb", "maglev"), "get", "maglev_get", "show one of them"),
+    (("bpf", "ct"), "list", "ct_list", "list the connection table"),
+    (("bpf", "nat"), "list", "nat_list", "list the translations of connections"),
+    (("lb", "maglev"), "list", "maglev_list", "list consistent hashing tables"),
+    (("lb", "maglev"), "get", "maglev_get", "show one of them"),
+)
+
+
+@hookimpl
+def axoneme_commands() -> Iterable[Command]:
+    return [
+        Command(name=name, group=group, load=partial(_command, attribute), summary=summary)
+        for group, name, attribute, summary in _COMMANDS
+    ]
+
+
+def _command(attribute: str) -> click.Command:
+    from axoneme.plugins.lb import cli
+
+    command: click.Command = getattr(cli, attribute)
+    return command
 
 
 @hookimpl

@@ -58,6 +58,7 @@ class Control:
         #: Counters for metrics.
         self.updates = 0
         self.writes = 0
+        self.closed = 0
         self.last_duration = 0.0
         self._wake = asyncio.Event()
         self._begin()

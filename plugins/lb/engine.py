@@ -105,6 +105,11 @@ class Engine:
 
     # For others
 
+    def row(self, name: Name) -> ServiceRow | None:
+        """What the public table says of a service, or will say in a moment."""
+        rows = self._rows.get(name)
+        return None if rows is None else rows[0]
+
     def _publish(self, name: Name, made: Resolved, taken: Mapping[RowKey, Name]) -> None:
         service = made.service
         fronts = tuple(self._frontend(made, front) for front in made.fronts)

@@ -188,6 +188,19 @@ class Image:
         found = self._backends.get(key)
         return found.number if found is not None and found.holders else 0
 
+    def size(self, family: int) -> int:
+        """How many rows of services there are."""
+        return self._size[family]
+
+    def owner(self, key: RowKey) -> Name | None:
+        """The service that has the row."""
+        return self._owners.get(key)
+
+    def shares(self, key: RowKey) -> dict[BackendKey, int]:
+        """How many slots each backend of a row has."""
+        row = self._rows.get(key)
+        return {} if row is None else self.stretches.shares(row.stretch)
+
     @property
     def backends(self) -> int:
         """How many have a number."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import numpy as np
@@ -26,7 +26,7 @@ class _Stretch:
     first: int
     count: int
     users: int = 0
-    inputs: Hashable = None
+    inputs: tuple[tuple[Member, ...], int] | None = None
     #: Counts how often it fell out of use.
     idle: int = 0
 
@@ -37,7 +37,7 @@ class Stretches:
     def __init__(self, room: Room) -> None:
         self.room = room
         self._stretches: dict[bytes, _Stretch] = {}
-        self._of_inputs: dict[Hashable, bytes] = {}
+        self._of_inputs: dict[tuple[tuple[Member, ...], int], bytes] = {}
         self._idle: list[tuple[bytes, int]] = []
 
     def __len__(self) -> int:
@@ -100,6 +100,21 @@ class Stretches:
         one = self._stretches[name]
         return one.first, one.count
 
+    def shares(self, name: bytes | None) -> dict[bytes, int]:
+        """How many slots each member has."""
+        one = None if name is None else self._stretches.get(name)
+        if one is None or one.inputs is None:
+            return {}
+        members, size = one.inputs
+        weights = [weight for _, weight in members]
+        chosen = (
+            algorithms.maglev([key for key, _ in members], weights, size)
+            if size
+            else algorithms.weighted(weights)
+        )
+        counts = np.bincount(chosen, minlength=len(members)).tolist()
+        return {key: count for (key, _), count in zip(members, counts, strict=True)}
+
     def take_idle(self) -> list[tuple[bytes, int]]:
         """What fell out of use since the last time, for `forget`."""
         idle, self._idle = self._idle, []
@@ -111,7 +126,7 @@ class Stretches:
             one = self._stretches.get(name)
             if one is not None and not one.users and one.idle == count:
                 del self._stretches[name]
-                if self._of_inputs.get(one.inputs) == name:
+                if one.inputs is not None and self._of_inputs.get(one.inputs) == name:
                     del self._of_inputs[one.inputs]
                 self.room.give_back(one.first, one.count)
 

@@ -1,0 +1,74 @@
+"""The plugin's metrics, under Cilium's names where it has the same number."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+
+from axoneme.core.plugin import PluginContext
+from axoneme.core.records import Metric, MetricType
+from axoneme.plugins.lb import control
+
+
+def metrics(context: PluginContext) -> Iterable[Metric]:
+    source = control.of(context)
+    return [
+        _gauge("services", "services, by type", lambda: _types(source), ("type",)),
+        _gauge("lb_entries", "entries in the kernel's maps", lambda: _entries(source), ("map",)),
+        _gauge("lb_limits", "the most entries that they can hold", lambda: _limits(source), ("map",)),
+        _gauge(
+            "lb_refused_services",
+            "services that do not fit, by the limit",
+            lambda: _refused(source),
+            ("limit",),
+        ),
+        _gauge("lb_update_seconds", "duration of the last update", lambda: source.last_duration),
+        _counter("lb_updates_total", "updates that changed the maps", lambda: source.updates),
+        _counter("lb_writes_total", "entries written or removed", lambda: source.writes),
+        _counter(
+            "lb_closed_sockets_total", "TCP connections to backends that are gone", lambda: source.closed
+        ),
+    ]
+
+
+def _gauge(
+    name: str,
+    text: str,
+    read: Callable[[], float | Mapping[tuple[str, ...], float]],
+    labels: tuple[str, ...] = (),
+) -> Metric:
+    return Metric(name=name, type=MetricType.GAUGE, help=text, read=read, labels=labels)
+
+
+def _counter(name: str, text: str, read: Callable[[], float]) -> Metric:
+    return Metric(name=name, type=MetricType.COUNTER, help=text, read=read)
+
+
+def _types(source: control.Control) -> Mapping[tuple[str, ...], float]:
+    counts = Counter(made.service.type.value for made in source.engine.resolved.values())
+    return {(name,): count for name, count in counts.items()}
+
+
+def _entries(source: control.Control) -> Mapping[tuple[str, ...], float]:
+    image = source.image
+    return {
+        ("services4",): image.size(4),
+        ("services6",): image.size(6),
+        ("backends",): image.backends,
+        ("slots",): image.stretches.room.used,
+    }
+
+
+def _limits(source: control.Control) -> Mapping[tuple[str, ...], float]:
+    sizes = source.image.sizes
+    return {
+        ("services4",): sizes.services,
+        ("services6",): sizes.services,
+        ("backends",): sizes.backends - 1,
+        ("slots",): sizes.slots,
+    }
+
+
+def _refused(source: control.Control) -> Mapping[tuple[str, ...], float]:
+    counts = Counter(error.limit for error in source.engine.refused.values())
+    return {(name,): count for name, count in counts.items()}
