@@ -58,7 +58,14 @@ def axoneme_resources() -> Iterable[ResourceKind]:
 def axoneme_services(context: PluginContext) -> Iterable[Service]:
     from axoneme.plugins.lb import control
 
-    return [Service(name="services", run=control.of(context).run)]
+    made = control.of(context)
+    return [
+        Service(name="services", run=made.run),
+        Service(name="sockets", run=made.closer.run),
+        Service(name="health-checks", run=made.checks.run),
+        Service(name="loads", run=made.loads.run),
+        Service(name="namespaces", run=made.follow_namespaces),
+    ]
 
 
 @hookimpl

@@ -54,6 +54,8 @@ class Catalog:
         self._selecting: dict[Name, None] = {}
         self._node_ports: dict[Name, None] = {}
         self._asking: dict[Name, None] = {}
+        #: Services with a health check port.
+        self.checked: dict[Name, None] = {}
 
     # What changes
 
@@ -121,6 +123,7 @@ class Catalog:
             (self._selecting, service is not None and bool(service.selector)),
             (self._node_ports, service is not None and any(port.node_port for port in service.ports)),
             (self._asking, service is not None and service.type is ServiceType.LOAD_BALANCER),
+            (self.checked, service is not None and service.external_local and service.health_check_port > 0),
         ):
             if holds:
                 index[name] = None

@@ -15,6 +15,7 @@ from attrs import evolve
 from axoneme.core import logs
 from axoneme.core.plugin import PluginContext
 from axoneme.core.records import Health, Level
+from axoneme.core.state.reconciler import Reconciler
 from axoneme.core.state.resources import RESOURCES, Resource
 from axoneme.core.state.watch import Batch, Watch, watch_many
 from axoneme.core.workloads.endpoints import (
@@ -30,13 +31,18 @@ from axoneme.core.workloads.endpoints import Workload as WorkloadRow
 from axoneme.plugins.lb import writer
 from axoneme.plugins.lb.backends import Workload
 from axoneme.plugins.lb.catalog import Catalog
+from axoneme.plugins.lb.closing import Closer
 from axoneme.plugins.lb.config import LbConfig
 from axoneme.plugins.lb.engine import Changes, Engine
+from axoneme.plugins.lb.health_check import HealthServer, Local
 from axoneme.plugins.lb.image import Image
 from axoneme.plugins.lb.kinds import KINDS
+from axoneme.plugins.lb.loads import Loads
+from axoneme.plugins.lb.maps import Algorithm
 from axoneme.plugins.lb.model import Address
+from axoneme.plugins.lb.namespaces import NamespaceOperations
 from axoneme.plugins.lb.pools import Addresses
-from axoneme.plugins.lb.resolve import Surroundings
+from axoneme.plugins.lb.resolve import Resolved, Surroundings
 from axoneme.plugins.lb.store import GivenAddresses, LocalRecord, LocalServices
 from axoneme.plugins.lb.tables import BACKENDS, SERVICES, BackendsRow, ServiceRow
 
@@ -58,8 +64,10 @@ class Control:
         #: Counters for metrics.
         self.updates = 0
         self.writes = 0
-        self.closed = 0
         self.last_duration = 0.0
+        self.closer = Closer(context)
+        self.checks = HealthServer(self._checked)
+        self.loads = Loads(context, self._counted)
         self._wake = asyncio.Event()
         self._begin()
 
@@ -217,6 +225,10 @@ class Control:
             self.writes += writes.size
         changes = self.engine.take_changes()
         self._publish(changes)
+        if changes.dead and self.config.close_sockets:
+            self.closer.bury(changes.dead)
+        if changes.services or changes.backends:
+            self.checks.look()
         self._given.save(self.catalog.addresses.given)
 
     def _publish(self, changes: Changes) -> None:
@@ -233,6 +245,32 @@ class Control:
                     txn.delete(backends, name)
                 else:
                     txn.upsert(backends, behind)
+
+    # For the other services of the plugin
+
+    async def follow_namespaces(self, ready: Callable[[], None]) -> None:
+        """A service: which workload each network namespace is."""
+        operations = NamespaceOperations(lambda: self._context.map("lb_namespaces"))
+        table = self._context.state.table(ENDPOINTS.name, Endpoint)
+        await Reconciler(table, operations, name="lb namespaces").run(ready)
+
+    def _checked(self) -> dict[int, Local]:
+        """Services that ask for a health check, by port; with the number of their local backends that get connections."""
+        found = {}
+        for name in self.catalog.checked:
+            made = self.engine.resolved.get(name)
+            if made is not None:
+                found[made.service.health_check_port] = Local(name, _local_backends(made))
+        return found
+
+    def _counted(self) -> dict[bytes, int]:
+        """Backends of services that choose by the number of connections."""
+        found = {}
+        for made in self.engine.resolved.values():
+            for row in made.demand.rows.values():
+                if row.balance.algorithm is Algorithm.LEAST_CONNECTIONS:
+                    found.update({key: self.image.backend(key) for key, _ in row.members})
+        return {key: number for key, number in found.items() if number}
 
     # For people
 
@@ -255,9 +293,25 @@ class Control:
             name, error = min(refused.items())
             more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
             return Health(level=Level.DEGRADED, reason=f"{'/'.join(name)}{more}: {error}")
+        if self.checks.problems:
+            port, why = min(self.checks.problems.items())
+            return Health(
+                level=Level.DEGRADED, reason=f"cannot listen at the health check port {port}: {why}"
+            )
         if not self._synced:
             return Health(level=Level.UNKNOWN, reason="waiting for the first full state")
         return Health(level=Level.OK)
+
+
+def _local_backends(made: Resolved) -> int:
+    return len(
+        {
+            one.address
+            for candidates in made.backends.values()
+            for one in candidates
+            if one.local and one.endpoint.ready and not one.endpoint.terminating
+        }
+    )
 
 
 @contextlib.contextmanager

@@ -26,7 +26,9 @@ def metrics(context: PluginContext) -> Iterable[Metric]:
         _counter("lb_updates_total", "updates that changed the maps", lambda: source.updates),
         _counter("lb_writes_total", "entries written or removed", lambda: source.writes),
         _counter(
-            "lb_closed_sockets_total", "TCP connections to backends that are gone", lambda: source.closed
+            "lb_closed_sockets_total",
+            "TCP connections to backends that are gone",
+            lambda: source.closer.closed,
         ),
     ]
 

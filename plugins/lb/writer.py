@@ -26,17 +26,17 @@ def read(maps: Maps) -> Found:
     backends: dict[int, bytes] = {}
     for family in _FAMILIES:
         keys, values = maps(f"lb_services{family}").items()
-        rows.update(zip(_split(keys), _split(values), strict=True))
+        rows.update(zip(split(keys), split(values), strict=True))
         numbers, values = maps(f"lb_backends{family}").items()
         used = values["flags"] != 0
-        backends.update(zip(numbers[used].tolist(), _split(values[used]), strict=True))
+        backends.update(zip(numbers[used].tolist(), split(values[used]), strict=True))
     ends = (first + count for _, first, count, *_ in map(SERVICE.unpack, rows.values()) if count)
     end = max(ends, default=0)
     slots = maps("lb_slots").first(end).tobytes() if end else b""
     entries = {
-        "members": _split(maps("lb_members").items()[0]),
-        "skips": _split(maps("lb_skips").items()[0]),
-        "sources": [key for family in _FAMILIES for key in _split(maps(f"lb_sources{family}").items()[0])],
+        "members": split(maps("lb_members").items()[0]),
+        "skips": split(maps("lb_skips").items()[0]),
+        "sources": [key for family in _FAMILIES for key in split(maps(f"lb_sources{family}").items()[0])],
     }
     return Found(rows, backends, slots, entries)
 
@@ -99,7 +99,7 @@ def _array(layout: Struct, rows: Iterable[bytes]) -> Array:
     return np.frombuffer(b"".join(rows), layout.dtype)
 
 
-def _split(rows: Array) -> list[bytes]:
+def split(rows: Array) -> list[bytes]:
     """Each row's bytes."""
     size = rows.dtype.itemsize
     raw = np.ascontiguousarray(rows).tobytes()

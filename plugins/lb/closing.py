@@ -1,0 +1,98 @@
+"""Backends that are gone: TCP connections of local sockets that were translated to them are closed, wherever they are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from axoneme.core import logs
+from axoneme.core.errors import AxonemeError
+from axoneme.core.net import namespaces
+from axoneme.core.plugin import PluginContext
+from axoneme.core.workloads.endpoints import ENDPOINTS, Endpoint
+from axoneme.plugins.lb.image import family_of
+from axoneme.plugins.lb.model import Protocol
+from axoneme.plugins.lb.selection import Candidate
+from axoneme.plugins.lb.sock_diag import close_sockets
+from axoneme.plugins.lb.writer import split
+
+if TYPE_CHECKING:
+    import numpy as np
+
+log = logs.get(__name__)
+
+#: Bytes of the cookie in front of address and port in a key of `lb_sockets…`.
+_COOKIE: Final = 8
+
+
+class Closer:
+    """A service. `bury` tells it who is gone."""
+
+    def __init__(self, context: PluginContext) -> None:
+        self._context = context
+        self._dead: dict[bytes, Candidate] = {}
+        self._told = asyncio.Event()
+        self.closed = 0
+
+    def bury(self, dead: Mapping[bytes, Candidate]) -> None:
+        """These backends no service has any more."""
+        of_tcp = {key: one for key, one in dead.items() if one.protocol is Protocol.TCP}
+        if of_tcp:
+            self._dead.update(of_tcp)
+            self._told.set()
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Until it is cancelled; see `axoneme.core.records.Service`."""
+        ready()
+        while True:
+            await self._told.wait()
+            self._told.clear()
+            dead, self._dead = self._dead, {}
+            cookies = await asyncio.to_thread(self._cookies, dead)
+            if cookies:
+                paths = [row.netns for row in self._context.state.table(ENDPOINTS.name, Endpoint).all()]
+                ports = {one.port for one in dead.values()}
+                closed = await asyncio.to_thread(_close_everywhere, cookies, ports, paths)
+                self.closed += closed
+                log.info("sockets_closed", backends=len(dead), sockets=closed)
+
+    def _cookies(self, dead: Mapping[bytes, Candidate]) -> set[int]:
+        """The sockets that were translated to these backends."""
+        found: set[int] = set()
+        for family in (4, 6):
+            places = {key[:-2] for key in dead if family_of(key) == family}
+            if places:
+                table = self._context.map(f"lb_sockets{family}")
+                with table.held():
+                    found |= _sockets_of(places, table.items()[0])
+        return found
+
+
+def _sockets_of(places: set[bytes], keys: np.ndarray[Any, Any]) -> set[int]:
+    """Cookies of the rows of `lb_sockets…` with one of these addresses and ports, packed."""
+    size = len(next(iter(places)))
+    rows = zip(keys["cookie"].tolist(), split(keys), strict=True)
+    return {cookie for cookie, row in rows if row[_COOKIE : _COOKIE + size] in places}
+
+
+def _close_everywhere(cookies: set[int], ports: set[int], paths: Iterable[str]) -> int:
+    """On the host and in these namespaces; one that is gone, or refuses, does not keep the others from it."""
+    closed = _tried(lambda: close_sockets(cookies, ports))
+    for path in paths:
+        closed += _tried(partial(_close_in, path, cookies, ports))
+    return closed
+
+
+def _close_in(path: str, cookies: set[int], ports: set[int]) -> int:
+    with namespaces.opened(path) as namespace:
+        return namespace.visit(lambda: close_sockets(cookies, ports))
+
+
+def _tried(close: Callable[[], int]) -> int:
+    try:
+        return close()
+    except (AxonemeError, OSError) as error:
+        log.warning("sockets_not_closed", reason=str(error))
+        return 0

@@ -1,0 +1,109 @@
+"""healthCheckNodePort: tells load balancers in front of this node whether it has backends of a service.
+
+The answer is kube-proxy's: 200 with local backends, 503 without, and how many there are as JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final
+
+from attrs import frozen
+
+from axoneme.core import logs
+from axoneme.plugins.lb.model import Name
+
+log = logs.get(__name__)
+
+#: Bytes of a request that are read, seconds that it may take, and how many are answered at the same time.
+LONGEST: Final = 8192
+PATIENCE: Final = 5.0
+MOST: Final = 64
+
+
+@frozen
+class Local:
+    """A service that asks for the check, and how many backends of it are on this node."""
+
+    name: Name
+    backends: int
+
+
+class HealthServer:
+    """A service: listens at the ports that are wanted, and no longer than they are.
+
+    :param wanted: gives the services by port.
+    """
+
+    def __init__(self, wanted: Callable[[], Mapping[int, Local]]) -> None:
+        self._wanted = wanted
+        self._servers: dict[int, asyncio.Server] = {}
+        #: Ports at which it cannot listen, and why.
+        self.problems: dict[int, str] = {}
+        self._changed = asyncio.Event()
+        self._busy = 0
+
+    def look(self) -> None:
+        """What is wanted may have changed."""
+        self._changed.set()
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Until it is cancelled; see `axoneme.core.records.Service`."""
+        try:
+            while True:
+                self._changed.clear()
+                await self._follow(self._wanted())
+                ready()
+                await self._changed.wait()
+        finally:
+            for server in self._servers.values():
+                server.close()
+            self._servers.clear()
+
+    async def _follow(self, wanted: Mapping[int, Local]) -> None:
+        for port in self._servers.keys() - wanted.keys():
+            self._servers.pop(port).close()
+        self.problems = {port: why for port, why in self.problems.items() if port in wanted}
+        for port in wanted.keys() - self._servers.keys():
+            try:
+                serve = partial(self._serve, port)
+                self._servers[port] = await asyncio.start_server(serve, None, port, limit=LONGEST)
+                self.problems.pop(port, None)
+            except OSError as error:
+                if port not in self.problems:
+                    log.warning("health_check_port_taken", port=port, reason=error.strerror)
+                self.problems[port] = error.strerror or str(error)
+
+    async def _serve(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._busy += 1
+        try:
+            if self._busy <= MOST:
+                async with asyncio.timeout(PATIENCE):
+                    await reader.readuntil(b"\r\n\r\n")
+                    writer.write(self._answer(port))
+                    await writer.drain()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass
+        finally:
+            self._busy -= 1
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    def _answer(self, port: int) -> bytes:
+        local = self._wanted().get(port)
+        count = 0 if local is None else local.backends
+        namespace, name = ("", "") if local is None else local.name
+        content = {
+            "service": {"namespace": namespace, "name": name},
+            "localEndpoints": count,
+            "serviceProxyHealthy": True,
+        }
+        body = json.dumps(content).encode()
+        status = "200 OK" if count else "503 Service Unavailable"
+        head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        return head.encode() + body
