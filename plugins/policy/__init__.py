@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,6 +97,10 @@ def axoneme_commands() -> Iterable[Command]:
             name="get", group=("policy",), load=_get, summary="effective decision tables and their rules"
         ),
         Command(name="explain", group=("policy",), load=_explain, summary="why a flow is allowed or denied"),
+        *(
+            Command(name=name, group=("policy",), load=partial(_rehearsal, name), summary=summary)
+            for name, summary in _REHEARSALS.items()
+        ),
         Command(name="verdicts", group=("policy",), load=_verdicts, summary="run a conformance corpus"),
     ]
 
@@ -110,6 +115,20 @@ def _explain() -> click.Command:
     from axoneme.plugins.policy.explain_cli import explain
 
     return explain
+
+
+_REHEARSALS = {
+    "diff": "what policies would change, before they hold",
+    "replay": "what policies would have made of recorded connections",
+    "learn": "policies that allow what was recorded, and nothing else",
+}
+
+
+def _rehearsal(name: str) -> click.Command:
+    from axoneme.plugins.policy.rehearsal import cli
+
+    command: click.Command = getattr(cli, name)
+    return command
 
 
 def _verdicts() -> click.Command:

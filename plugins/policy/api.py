@@ -25,7 +25,10 @@ def methods(context: PluginContext) -> Iterable[ApiMethod]:
 
         return explaining.answer(context, source, destination, port)
 
+    from axoneme.plugins.policy.rehearsal.methods import methods as rehearsals
+
     return [
+        *rehearsals(context),
         ApiMethod(
             name="policy.explain",
             call=why,

@@ -113,6 +113,10 @@ class EventStore:
         :param offset: what to add to the records' times to get ns since 1970; None: as the clocks are now.
         :raises StoreError: when they cannot be written; the next call tries again.
         """
+        if (
+            records.dtype != EVENT.dtype
+        ):  # numpy turns numbers in network order round when it concatenates records
+            records = records.astype(EVENT.dtype)
         if offset is None or offset:
             records = to_wall_clock(records, offset)
         records = records[records["time"].argsort(kind="stable")]

@@ -13,6 +13,7 @@ from axoneme.plugins.policy.model import CIDR_GROUP_KEY, CidrGroup, Network, Pol
 from axoneme.plugins.policy.parties import Address, Parties, Workload
 from axoneme.plugins.policy.prefixes import world_labels
 from axoneme.plugins.policy.selectors import Identity, Labels
+from axoneme.plugins.policy.services import KnownService, expand, names_services
 from axoneme.plugins.policy.subject import Settings
 
 #: Numbers of prefixes that have none in the running agent.
@@ -27,6 +28,8 @@ class Inputs:
     :param groups: CIDR groups by name.
     :param identities: labels by number, those of workloads and reserved ones; and of prefixes, if there are any yet.
     :param worlds: the identities of IPv4 and IPv6 addresses that nothing else is known of.
+    :param names: DNS names with the addresses that they stand for now.
+    :param services: those that `toServices` may name.
     """
 
     settings: Settings = field(factory=Settings)
@@ -35,6 +38,8 @@ class Inputs:
     identities: Mapping[int, tuple[str, ...]] = field(factory=lambda: dict(RESERVED))
     workloads: tuple[Workload, ...] = ()
     worlds: tuple[int, int] = (WORLD, WORLD)
+    names: Mapping[str, tuple[Address, ...]] = field(factory=dict)
+    services: tuple[KnownService, ...] = ()
 
     def changed(
         self, objects: Iterable[Policy | CidrGroup] = (), deleted: Iterable[str] = (), *, only: bool = False
@@ -48,7 +53,7 @@ class Inputs:
         groups = dict(self.groups)
         for one in objects:
             if isinstance(one, Policy):
-                policies[one.key] = one
+                policies[one.key] = expand(one, self.services) if names_services(one) else one
             else:
                 groups[one.name] = one
         return evolve(self, policies=policies, groups=groups)
@@ -83,31 +88,25 @@ def rehearse(inputs: Inputs, *others: Inputs) -> Rehearsed:
     """An engine of `inputs`. Prefixes that `others` speak of have identities of their own, so that all can be compared."""
     every = (inputs, *others)
     policies = [policy for one in every for policy in one.policies.values()]
-    live = _live_prefixes(inputs)
-    more = {
-        prefix for one in others for group in one.groups.values() for prefix in group.prefixes
-    } | live.keys()
-    filler = CidrGroup("", tuple(sorted(more, key=str)))
-    labels = world_labels(policies, [*inputs.groups.values(), filler], dual_stack=True)
+    filler = CidrGroup(
+        "", tuple({prefix for one in others for group in one.groups.values() for prefix in group.prefixes})
+    )
+    labels = world_labels(policies, [*inputs.groups.values(), filler], inputs.names, dual_stack=True)
+    live = {prefix: number for number, texts in inputs.identities.items() if (prefix := _prefix_of(texts))}
+    known = {number: texts for number, texts in inputs.identities.items() if not _is_made(texts)}
     prefixes: dict[Network, int] = {}
-    known = {number: texts for number, texts in inputs.identities.items() if not _prefix_of(texts)}
     for index, prefix in enumerate(sorted(labels, key=str)):
-        number, texts = live.get(prefix, (_FIRST_MADE + index, ()))
-        names = {text for text in texts if text.startswith("fqdn:")}
-        prefixes[prefix] = number
-        known[number] = tuple(sorted(names | set(labels[prefix]) - {_FILLER}))
+        number = prefixes[prefix] = live.get(prefix, _FIRST_MADE + index)
+        known[number] = tuple(text for text in labels[prefix] if text != _FILLER)
     return Rehearsed(_engine(inputs, known), inputs, prefixes, known)
 
 
 _FILLER = f"cidrgroup:{CIDR_GROUP_KEY}"
 
 
-def _live_prefixes(inputs: Inputs) -> dict[Network, tuple[int, tuple[str, ...]]]:
-    found = {}
-    for number, labels in inputs.identities.items():
-        if (prefix := _prefix_of(labels)) is not None:
-            found[prefix] = (number, labels)
-    return found
+def _is_made(labels: Iterable[str]) -> bool:
+    """Whether an identity is there because policies speak of its addresses: these are made anew."""
+    return any(text.startswith(("cidr:", "fqdn:")) for text in labels)
 
 
 def _prefix_of(labels: Iterable[str]) -> Network | None:

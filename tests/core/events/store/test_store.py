@@ -56,6 +56,15 @@ def test_records_come_back_with_what_their_numbers_meant(tmp_path: Path) -> None
     assert stat.S_IMODE(next(tmp_path.glob("*.events")).stat().st_mode) == 0o600
 
 
+def test_concatenated_records_are_what_they_were(tmp_path: Path) -> None:
+    """np.concatenate makes fields in network order native: the bytes are others, the values are not."""
+    several = np.concatenate([records([NOW], dport=80), records([NOW + 1], dport=443)])
+    with store(tmp_path) as opened:
+        opened.append(several, names(), offset=0)
+    (stretch,) = scan(tmp_path)
+    assert stretch.records["dport"].tolist() == [80, 443]
+
+
 def test_a_name_is_written_once_in_a_segment_and_again_when_it_means_something_else(tmp_path: Path) -> None:
     with store(tmp_path) as opened:
         for moment, name in enumerate(("web", "web", "api")):

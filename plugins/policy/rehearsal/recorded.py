@@ -1,0 +1,206 @@
+"""What the event store knows of flows, gathered: who talked to whom, how often, and whether it came through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from attrs import define, field, frozen
+
+from axoneme.core.datapath.abi import EventType
+from axoneme.core.events.naming import address_text
+from axoneme.core.events.store.codec import Records
+from axoneme.core.events.store.journal import Names
+from axoneme.core.events.store.reader import KEPT, Damage, Stretch, scan
+from axoneme.core.workloads.identities import FIRST_LOCAL
+from axoneme.plugins.policy.model import Protocol
+from axoneme.plugins.policy.parties import Address, shown
+
+#: Drops that a policy is behind: denied, denied by a rule, authentication missing, proxy missing.
+POLICY_REASONS: Final = (133, 181, 189, 300)
+#: Flows that are told apart; what is beyond is only counted.
+MAX_FLOWS: Final = 100_000
+_ICMP: Final = (Protocol.ICMP, Protocol.ICMPV6)
+_WORLDS: Final = ("reserved:world", "cidr:", "fqdn:")
+
+_KEY = np.dtype(
+    [
+        ("source_endpoint", "<u2"), ("destination_endpoint", "<u2"),
+        ("source_identity", "<u4"), ("destination_identity", "<u4"),
+        ("saddr", ">u4", 4), ("daddr", ">u4", 4), ("port", "<u2"), ("protocol", "u1"), ("allowed", "u1"),
+    ]
+)  # fmt: skip
+
+
+@frozen
+class Actor:
+    """One end of recorded flows.
+
+    :param name: of the workload, or a short one for its identity.
+    :param labels: of its identity, then.
+    :param local: it was a workload of this node, so policies applied to it.
+    :param address: of who is outside, where prefixes may tell one from the other.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    local: bool = False
+    address: Address | None = None
+
+
+@frozen
+class FlowKey:
+    source: Actor
+    destination: Actor
+    protocol: int
+    port: int
+    allowed: bool
+
+
+@define
+class Seen:
+    """:param rules: what was behind the last of them, egress first.
+    :param connections: how many; those that were there before count as one."""
+
+    connections: int = 0
+    first: int = 0
+    last: int = 0
+    rules: tuple[str, ...] = ()
+
+    def add(self, connections: int, first: int, last: int, rules: tuple[str, ...]) -> None:
+        self.first = min(self.first or first, first)
+        if last >= self.last:
+            self.last, self.rules = last, rules
+        self.connections += connections
+
+
+@define
+class Recorded:
+    """Flows of a stretch of time.
+
+    :ivar overflow: connections beyond `MAX_FLOWS` different flows.
+    :ivar unknown: connections of identities that nobody knows any more.
+    """
+
+    flows: dict[FlowKey, Seen] = field(factory=dict)
+    records: int = 0
+    overflow: int = 0
+    unknown: int = 0
+    damage: Damage = field(factory=Damage)
+
+
+def recorded(folder: Path, since: int | None = None, until: int | None = None) -> Recorded:
+    """The flows of a store between two times (ns since 1970)."""
+    found = Recorded()
+    for stretch in scan(folder, since, until, KEPT, damage=found.damage):
+        found.records += len(stretch.records)
+        _add(found, stretch)
+    for seen in found.flows.values():
+        seen.connections = max(seen.connections, 1)
+    return found
+
+
+def _add(found: Recorded, stretch: Stretch) -> None:
+    records = _relevant(stretch.records)
+    if not len(records):
+        return
+    keys = _keys(records, _outside(records, stretch.names))
+    _, at, groups = np.unique(
+        keys.view(np.dtype((np.void, _KEY.itemsize))), return_index=True, return_inverse=True
+    )
+    groups = groups.ravel()
+    begun = np.bincount(groups, weights=records["type"] != EventType.CLOSE, minlength=len(at)).astype(int)
+    begun -= np.bincount(groups, weights=records["type"] == EventType.UPDATE, minlength=len(at)).astype(int)
+    first, last = np.full(len(at), np.iinfo(np.uint64).max, np.uint64), np.zeros(len(at), np.uint64)
+    np.minimum.at(first, groups, records["time"])
+    np.maximum.at(last, groups, records["time"])
+    for index, position in enumerate(at.tolist()):
+        key = _flow(keys[position], stretch.names)
+        if key is None:
+            found.unknown += max(int(begun[index]), 1)
+        elif key not in found.flows and len(found.flows) >= MAX_FLOWS:
+            found.overflow += max(int(begun[index]), 1)
+        else:
+            rules = tuple(_rules(records[position], stretch.names))
+            seen = found.flows.setdefault(key, Seen())
+            seen.add(int(begun[index]), int(first[index]), int(last[index]), rules)
+
+
+def _relevant(records: Records) -> Records:
+    """Records that tell what policy made of a connection, from whoever began it to the other."""
+    kind, icmp = records["type"], np.isin(records["protocol"], _ICMP)
+    drops = (kind == EventType.DROP) & np.isin(records["reason"], POLICY_REASONS) & (records["reply"] == 0)
+    # Only a first packet of ICMP is known by its type.
+    passed = (kind == EventType.NEW) | (~icmp & np.isin(kind, (EventType.CLOSE, EventType.UPDATE)))
+    chosen: Records = records[drops | passed].copy()
+    backwards = (chosen["type"] == EventType.CLOSE) & (chosen["reply"] != 0)
+    for one, other in (
+        ("saddr", "daddr"), ("sport", "dport"), ("source_endpoint", "destination_endpoint"),
+        ("source_identity", "destination_identity"),
+    ):  # fmt: skip
+        there, back = chosen[one][backwards].copy(), chosen[other][backwards].copy()
+        chosen[one][backwards], chosen[other][backwards] = back, there
+    return chosen
+
+
+def _outside(records: Records, names: Names) -> np.ndarray[Any, Any]:
+    """The identities of records whose addresses matter."""
+    numbers = np.unique(np.concatenate([records["source_identity"], records["destination_identity"]]))
+    return np.array([n for n in numbers.tolist() if _is_outside(n, names)], np.uint32)
+
+
+def _is_outside(number: int, names: Names) -> bool:
+    row = names.identities.get(number)
+    return number >= FIRST_LOCAL or (row is not None and any(text.startswith(_WORLDS) for text in row.labels))
+
+
+def _keys(records: Records, outside: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    keys = np.zeros(len(records), _KEY)
+    for name in (
+        "source_endpoint",
+        "destination_endpoint",
+        "source_identity",
+        "destination_identity",
+        "protocol",
+    ):
+        keys[name] = records[name]
+    icmp = np.isin(records["protocol"], _ICMP)
+    keys["port"] = np.where(icmp, records["icmp_type"], records["dport"])
+    keys["allowed"] = records["type"] != EventType.DROP
+    for name, identity in (("saddr", "source_identity"), ("daddr", "destination_identity")):
+        matters = np.isin(records[identity], outside)
+        keys[name][matters] = records[name][matters]
+    return keys
+
+
+def _flow(key: Any, names: Names) -> FlowKey | None:
+    source, destination = (
+        _actor(key, side, address, names) for side, address in (("source", "saddr"), ("destination", "daddr"))
+    )
+    if source is None or destination is None:
+        return None
+    return FlowKey(source, destination, int(key["protocol"]), int(key["port"]), bool(key["allowed"]))
+
+
+def _actor(key: Any, side: str, field_: str, names: Names) -> Actor | None:
+    number, endpoint = int(key[f"{side}_identity"]), int(key[f"{side}_endpoint"])
+    row, identity = names.endpoints.get(endpoint), names.identities.get(number)
+    if row is not None and endpoint:
+        return Actor(row.uid, row.labels, True)
+    if identity is None:
+        return None
+    if not _is_outside(number, names):
+        return Actor(shown(number, identity.labels), identity.labels)
+    from ipaddress import ip_address
+
+    address = ip_address(address_text(key[field_]))
+    return Actor(str(address), identity.labels, False, address)
+
+
+def _rules(record: Any, names: Names) -> Iterator[str]:
+    for side in ("egress_rule", "ingress_rule"):
+        row = names.rules.get(int(record[side]))
+        if row is not None:
+            yield row.describe()
