@@ -28,7 +28,7 @@ from axoneme.plugins.hubble.names import Node
 from axoneme.plugins.hubble.policies import Policies
 from axoneme.plugins.hubble.proto.flow_pb2 import Flow, LostEvent, LostEventSource
 from axoneme.plugins.hubble.query import Query
-from axoneme.plugins.hubble.reader import Reader, lost_event
+from axoneme.plugins.hubble.reader import Portions, Reader, lost_event
 from axoneme.plugins.hubble.ring import CHUNK, Loss, Ring, rising
 from axoneme.plugins.hubble.services import Services
 from axoneme.plugins.hubble.uuids import Uuids
@@ -88,6 +88,7 @@ class Observer:
         self.node_name = f"{config.cluster}/{context.settings.node.node_name()}"
         self.ring = Ring(config.flows)
         self.wire = Wire(Uuids(), Policies(context.state.table(RULES.name, Rule)))
+        self._portions = Portions(self.ring, self.wire)
         self._context = context
         self._node = Node(self.node_name)
         self._directory = Directory(context.state, self.ring.names)
@@ -195,7 +196,7 @@ class Observer:
         :raises RequestError: at the first step, before anything was yielded.
         """
         query = Query.of(request, self._decode, self.wire.uuids)
-        reader = Reader(self.ring, self.wire, self.node_name)
+        reader = Reader(self.ring, self._portions, self.node_name)
         async for message in reader.answer(query, self._history(request, query)):
             yield message
 

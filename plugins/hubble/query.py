@@ -100,4 +100,5 @@ class Query:
 
 
 def _ns(moment: Timestamp) -> int:
-    return moment.seconds * 1_000_000_000 + moment.nanos
+    """Within what the ring's clock can say; nothing is earlier or later."""
+    return min(max(moment.seconds * 1_000_000_000 + moment.nanos, 0), (1 << 63) - 1)

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Final
 
+import numpy as np
+
 from axoneme.plugins.hubble.columns import Array
 from axoneme.plugins.hubble.history import History
 from axoneme.plugins.hubble.proto.flow_pb2 import LostEvent, LostEventSource
@@ -18,14 +20,33 @@ from axoneme.plugins.hubble.wire import Wire
 PORTION: Final = 512
 
 
+class Portions:
+    """Makes the messages of a ring's flows. The last ones are kept: many who follow want the same, one after the other."""
+
+    def __init__(self, ring: Ring, wire: Wire) -> None:
+        self._ring, self._wire = ring, wire
+        self._numbers: Array = np.zeros(0, np.int64)
+        self._messages: list[bytes] = []
+
+    def of(self, numbers: Array, query: Query) -> list[bytes]:
+        """:param numbers: of flows that are still there."""
+        first = int(numbers[0])
+        if query.mask is not None:
+            return query.messages(self._wire, self._ring.view(first, int(numbers[-1]) + 1), numbers - first)
+        if not np.array_equal(numbers, self._numbers):
+            view = self._ring.view(first, int(numbers[-1]) + 1)
+            self._numbers, self._messages = numbers, query.messages(self._wire, view, numbers - first)
+        return self._messages
+
+
 class Reader:
     """One reader's place in the ring.
 
     :param node: this node's name, for messages about losses.
     """
 
-    def __init__(self, ring: Ring, wire: Wire, node: str) -> None:
-        self._ring, self._wire, self._node = ring, wire, node
+    def __init__(self, ring: Ring, portions: Portions, node: str) -> None:
+        self._ring, self._portions, self._node = ring, portions, node
         self._told = 0
 
     async def answer(self, query: Query, history: History | None = None) -> AsyncIterator[bytes]:
@@ -64,7 +85,7 @@ class Reader:
                 if portion[0] < self._ring.tail:  # overwritten while the last ones were sent
                     position, over = int(portion[0]), False
                     break
-                for message in self._messages(portion, query):
+                for message in self._portions.of(portion, query):
                     yield message
                 left = None if left is None else left - len(portion)
             else:
@@ -73,10 +94,6 @@ class Reader:
                 )  # a filter that lets nothing pass must not keep the others from their turn
             if over:
                 return
-
-    def _messages(self, numbers: Array, query: Query) -> list[bytes]:
-        first = int(numbers[0])
-        return query.messages(self._wire, self._ring.view(first, int(numbers[-1]) + 1), numbers - first)
 
     def _overrun(self, count: int) -> Loss:
         return Loss(0, 0, LostEventSource.HUBBLE_RING_BUFFER, count, self._ring.last_time)

@@ -43,6 +43,28 @@ class Loss:
     time: int
 
 
+class _Messages(Mapping[int, bytes]):
+    """The flows that came as messages, by number: a slot for each flow, made when the first message comes."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._slots: list[bytes] = []
+
+    def put(self, number: int, message: bytes) -> None:
+        if not self._slots:
+            self._slots = [b""] * self._capacity
+        self._slots[number % self._capacity] = message
+
+    def __getitem__(self, number: int) -> bytes:
+        return self._slots[number % self._capacity]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(len(self._slots)))
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+
 class Ring:
     """The flows of a node.
 
@@ -60,7 +82,7 @@ class Ring:
         self.listeners: list[Callable[[View], None]] = []
         # Untouched pages of zeros take no memory: an empty ring is small.
         self._columns = {name: np.zeros(capacity, dtype) for name, dtype in DTYPES.items()}
-        self._messages: dict[int, bytes] = {}
+        self._messages = _Messages(capacity)
         self._arrived = asyncio.Event()
         self._known = _GROWTH
 
@@ -87,8 +109,8 @@ class Ring:
         for begin in range(max(0, count - self.capacity), count, self.capacity):
             self._write(columns, begin, min(begin + self.capacity, count), first)
         self.head += count
-        if messages or self._messages:
-            self._keep(messages or {}, first)
+        for place, message in (messages or {}).items():
+            self._messages.put(first + place, message)
         if max(part.used for part in self.names.parts().values()) > self._known:
             self._forget_names()
         self._tell()
@@ -102,12 +124,6 @@ class Ring:
             column[place:until] = given[begin:split]
             if split < end:
                 column[: end - split] = given[split:end]
-
-    def _keep(self, messages: Mapping[int, bytes], first: int) -> None:
-        self._messages.update((first + place, message) for place, message in messages.items())
-        # Numbers only rise, so that the oldest messages are the first ones of the dictionary.
-        for number in list(_until(self._messages, self.tail)):
-            del self._messages[number]
 
     def lose(self, source: int, count: int, time: int) -> None:
         """Events were lost before the next flow."""
@@ -169,13 +185,6 @@ class Ring:
                 used[self._columns[column][: len(self)]] = True
             part.keep(used)
         self._known = 2 * max(part.used for part in self.names.parts().values()) + _GROWTH
-
-
-def _until(numbers: Mapping[int, object], end: int) -> Iterator[int]:
-    for number in numbers:
-        if number >= end:
-            return
-        yield number
 
 
 def rising(times: Array, after: int) -> Array:

@@ -69,6 +69,8 @@ ALL = list(range(1, 11))
         ({"until": moment(3)}, [1, 2, 3]),
         ({"until": moment(3.5)}, [1, 2, 3]),
         ({"until": moment(0)}, []),
+        ({"since": Timestamp(seconds=-(2**62)), "until": Timestamp(seconds=2**62)}, ALL),
+        ({"until": Timestamp(seconds=-5)}, []),
         ({"until": moment(9), "number": 3}, [8, 9]),
         ({"since": moment(3), "until": moment(5)}, [3, 4, 5]),
         ({"number": 1, "whitelist": [FlowFilter(verdict=["DROPPED"])]}, []),
