@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,6 +63,7 @@ def open_channel(target: Target, *, aio: bool = False) -> Any:
 
     :raises ConnectionFailedError: when they cannot be read, or contradict each other.
     """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it would write to standard error by itself
     import grpc
     from grpc import aio as grpc_aio
 

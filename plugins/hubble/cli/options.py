@@ -161,7 +161,7 @@ def _server(session: Session, values: Mapping[str, Any]) -> Server:
         tls=tls if secure else None,
         basic=(user, password) if user or password else None,
     )
-    return Server(target=target, timeout=values["request-timeout"], shown=shown)
+    return Server(target=target, timeout=values["request-timeout"], shown=address)
 
 
 def _with_port(address: str) -> str:

@@ -10,6 +10,7 @@ from axoneme.plugins.hubble.proto import observer_pb2
 from axoneme.plugins.hubble.relay.config import RelaySettings
 from axoneme.plugins.hubble.relay.flows import FlowsCall
 from axoneme.plugins.hubble.relay.pool import Node, Pool
+from axoneme.plugins.hubble.server import limits
 from axoneme.plugins.hubble.server.listening import GrpcServer, Place
 from axoneme.plugins.hubble.server.observer import API_VERSION, SERVICE, program
 from axoneme.plugins.hubble.server.rpc import CallError, Method, Room, handlers
@@ -49,6 +50,7 @@ class RelayService:
     def get_flows(self, request: observer_pb2.GetFlowsRequest, context: Any) -> AsyncIterator[bytes]:
         if request.first and request.follow:
             raise CallError("INVALID_ARGUMENT", "first cannot be specified with follow")
+        limits.check(request)
         size, nodes = self._settings.sort_buffer, max(1, len(self._pool.nodes))
         if request.number:
             size = max(1, min(size, request.number * nodes))

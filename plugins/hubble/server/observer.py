@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import frozen
 
 from axoneme.plugins.hubble.proto import observer_pb2
+from axoneme.plugins.hubble.server import limits
 from axoneme.plugins.hubble.server.rpc import CallError, Method, Room, handlers
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class ObserverService:
         return handlers(SERVICE, methods, metadata=(("hubble-server-version", API_VERSION),), room=room)
 
     def get_flows(self, request: observer_pb2.GetFlowsRequest, _context: Any) -> AsyncIterator[bytes]:
+        limits.check(request)
         return self._observer.get_flows(request)
 
     def get_agent_events(

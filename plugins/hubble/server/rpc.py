@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 from attrs import frozen
 from google.protobuf.message import DecodeError, Message
 
 from axoneme.core import logs
 from axoneme.core.errors import AxonemeError
+from axoneme.plugins.hubble.filters.errors import CombinationError
 
 _log = logs.get(__name__)
 
@@ -54,10 +55,6 @@ class Method:
     request: type[Message]
     call: Callable[[Any, Any], Awaitable[Message] | AsyncIterator[bytes]]
     streams: bool = False
-
-
-#: By the name of an error's class, so that the errors of all modules can be told apart without importing them here.
-_UNKNOWN: Final = "UNKNOWN"
 
 
 def handlers(
@@ -135,7 +132,7 @@ async def _abort(context: Any, name: str, error: Exception) -> None:
     if isinstance(error, CallError):
         code = error.code
     elif isinstance(error, AxonemeError):
-        code = "INVALID_ARGUMENT" if getattr(error, "argument", False) else _UNKNOWN
+        code = "INVALID_ARGUMENT" if isinstance(error, CombinationError) else "UNKNOWN"
     else:
         _log.error("a Hubble call failed", method=name, error=error)
         code, error = "INTERNAL", CallError("INTERNAL", f"{name} failed; see the agent's log")

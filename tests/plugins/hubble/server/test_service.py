@@ -1,0 +1,190 @@
+"""The plugin's server in an agent, over real gRPC connections: what it answers, who is too slow, and how many may follow."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from flow_world import World, records
+from hubble_nodes import running
+
+from axoneme.core.testing.agent import AgentKit
+from axoneme.plugins import hubble
+from axoneme.plugins.hubble.agent_events import AgentEvents
+from axoneme.plugins.hubble.channel import Target, open_channel
+from axoneme.plugins.hubble.peers import server_name
+from axoneme.plugins.hubble.proto import flow_pb2, observer_pb2, observer_pb2_grpc, peer_pb2, peer_pb2_grpc
+from axoneme.plugins.hubble.server.limits import VALUES
+from axoneme.plugins.hubble.server.listening import GrpcServer, Place
+from axoneme.plugins.hubble.server.observer import SERVICE, ObserverService, Self
+from axoneme.plugins.hubble.server.rpc import Room
+
+Request = observer_pb2.GetFlowsRequest
+
+
+@contextlib.asynccontextmanager
+async def serving(world: World, path: Path) -> AsyncIterator[Target]:
+    """The observer of a world, served on a socket."""
+    service = ObserverService(world.observer, AgentEvents("default/node1"), Self("node1", "here"))
+    server = GrpcServer(Place(socket=path), [service.handler(Room(1000))], [SERVICE])
+    async with running(server.serve), asyncio.timeout(60):
+        yield Target(address=f"unix://{path}")
+
+
+@contextlib.asynccontextmanager
+async def client(target: Target, service: Any = observer_pb2_grpc.ObserverStub) -> AsyncIterator[Any]:
+    async with open_channel(target, aio=True) as channel:
+        yield service(channel)
+
+
+async def test_an_agent_serves_flows_events_namespaces_and_itself() -> None:
+    values = {"node": {"name": "node1.example"}, "plugins": {"hubble": {"cluster": "east", "flows": 256}}}
+    async with AgentKit(plugins=[hubble], values=values) as kit, asyncio.timeout(30):
+        socket = kit.folder / "run" / "hubble.sock"
+        target = Target(address=f"unix://{socket}")
+        await kit.agent.workloads.add("web", labels={"app": "web"})
+        async with client(target) as stub, client(target, peer_pb2_grpc.PeerStub) as peers:
+            events = stub.GetAgentEvents(observer_pb2.GetAgentEventsRequest())
+            kinds = [flow_pb2.AgentEventType.Name(event.agent_event.type) async for event in events]
+            assert kinds[0] == "AGENT_STARTED"
+            assert {"ENDPOINT_CREATED", "IPCACHE_UPSERTED"} <= set(kinds)
+            peer = await peers.Notify(peer_pb2.NotifyRequest()).read()
+            assert (peer.name, peer.address, peer.type) == (
+                "east/node1.example",
+                f"unix://{socket}",
+                peer_pb2.PEER_ADDED,
+            )
+            assert not peer.HasField("tls")
+            status = await stub.ServerStatus(observer_pb2.ServerStatusRequest())
+            assert (status.num_flows, status.max_flows) == (0, 256)
+            assert not status.HasField("num_connected_nodes")
+            [node] = (await stub.GetNodes(observer_pb2.GetNodesRequest())).nodes
+            assert (node.name, node.max_flows, node.tls.enabled) == ("east/node1.example", 256, False)
+            assert (await stub.GetNamespaces(observer_pb2.GetNamespacesRequest())).namespaces == []
+            assert [answer async for answer in stub.GetFlows(Request())] == []
+        assert server_name("east", "node1.example") == "node1-example.east.hubble-grpc.cilium.io"
+    assert not socket.exists()
+
+
+async def test_a_follower_that_stops_reading_is_told_how_many_it_missed_and_the_others_miss_none(
+    tmp_path: Path,
+) -> None:
+    world, total = World(flows=1024, policy_verdicts=False), 24_000
+    # A connection holds what its window allows: gRPC would enlarge that to megabytes.
+    options = [("grpc.http2.bdp_probe", 0), ("grpc.default_authority", "localhost")]
+    async with (
+        serving(world, tmp_path / "s") as target,
+        grpc.aio.insecure_channel(target.address, options=options) as narrow,
+        client(target) as quick,
+    ):
+        world.observer.take(records(1))
+        slow: Any = observer_pb2_grpc.ObserverStub(narrow)
+        stalled, reading = slow.GetFlows(Request(follow=True)), quick.GetFlows(Request(follow=True))
+        await stalled.read()
+        await reading.read()
+        seen = 0
+        for _ in range(total // 500):
+            world.observer.take(records(500))
+            for _ in range(500):
+                assert (await reading.read()).HasField("flow")
+                seen += 1
+        assert seen == total
+        # Whatever was on its way to it, then what was lost, then all that is still in the ring.
+        got, lost, before = 0, 0, 0
+        while got + lost < total:
+            answer = await stalled.read()
+            if answer.HasField("lost_events"):
+                assert answer.lost_events.source == flow_pb2.HUBBLE_RING_BUFFER
+                before = before or got
+                lost += answer.lost_events.num_events_lost
+            else:
+                got += 1
+        assert got + lost == total
+        assert lost > total / 2
+        assert before < 1000  # nothing was kept for it but what the connection holds
+        stalled.cancel()
+        reading.cancel()
+
+
+async def test_two_hundred_followers_get_every_flow(tmp_path: Path) -> None:
+    world, followers, flows = World(flows=4096, policy_verdicts=False), 200, 20
+    async with serving(world, tmp_path / "s") as target, contextlib.AsyncExitStack() as stack:
+        stubs = [await stack.enter_async_context(client(target)) for _ in range(4)]
+        world.observer.take(records(1))
+        wanted = [["8080"], ["9"], []]
+        calls = []
+        for number in range(followers):
+            request = Request(follow=True)
+            if ports := wanted[number % 3]:
+                request.whitelist.add().destination_port.extend(ports)
+            calls.append(stubs[number % 4].GetFlows(request))
+        # Those whose filter lets the first flow pass have it; the others follow, too, once they answer to metadata.
+        await asyncio.gather(*(call.initial_metadata() for call in calls))
+        await asyncio.gather(*(call.read() for number, call in enumerate(calls) if number % 3 != 1))
+        for _ in range(flows // 4):
+            world.observer.take(records(4))
+            await asyncio.sleep(0)
+        for number, call in enumerate(calls):
+            if number % 3 != 1:
+                answers = [await call.read() for _ in range(flows)]
+                assert all(answer.HasField("flow") for answer in answers)
+        world.observer.take(records(1, dport=9))
+        for number, call in enumerate(calls):
+            if number % 3 == 1:
+                assert (await call.read()).flow.l4.TCP.destination_port == 9
+            call.cancel()
+
+
+def wide(values: int) -> Request:
+    return Request(
+        whitelist=[flow_pb2.FlowFilter(source_label=[f"app=x{number}" for number in range(values)])]
+    )
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "message"),
+    [
+        (wide(VALUES), "INVALID_ARGUMENT", "at most 1000 are evaluated"),
+        (
+            Request(blacklist=[flow_pb2.FlowFilter()] * (VALUES + 1)),
+            "INVALID_ARGUMENT",
+            "at most 1000 are evaluated",
+        ),
+        (
+            Request(whitelist=[{"http_path": ["a" * 5000], "event_type": [{"type": 129}]}]),
+            "INVALID_ARGUMENT",
+            "5000 characters",
+        ),  # type: ignore[list-item]
+        (Request(first=True, follow=True), "INVALID_ARGUMENT", "first cannot be specified with follow"),
+        (
+            Request(whitelist=[flow_pb2.FlowFilter(source_ip=["nonsense"])]),
+            "UNKNOWN",
+            "invalid source ip filter",
+        ),
+        (Request(field_mask={"paths": ["nonsense"]}), "UNKNOWN", "invalid fieldmask"),
+        (Request(field_mask={"paths": ["time"] * 300}), "INVALID_ARGUMENT", "at most 256 are taken"),
+    ],
+)
+async def test_what_is_too_much_or_wrong_is_refused(
+    request_: Request, code: str, message: str, tmp_path: Path
+) -> None:
+    world = World(flows=256)
+    async with serving(world, tmp_path / "s") as target, client(target) as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.GetFlows(request_).read()
+        assert (caught.value.code().name, message in caught.value.details()) == (code, True)
+
+
+async def test_a_regular_expression_that_would_explode_elsewhere_does_not(tmp_path: Path) -> None:
+    world = World(flows=4096)
+    world.observer.add(
+        [flow_pb2.Flow(event_type={"type": 129}, l7={"http": {"url": f"http://x/{'a' * 2000}!"}})] * 500
+    )
+    nasty = flow_pb2.FlowFilter(http_path=["(a*)*(a|aa)*$"], event_type=[flow_pb2.EventTypeFilter(type=129)])
+    async with serving(world, tmp_path / "s") as target, client(target) as stub:
+        assert len([answer async for answer in stub.GetFlows(Request(whitelist=[nasty]))]) == 500
