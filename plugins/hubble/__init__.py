@@ -29,11 +29,13 @@ def axoneme_config() -> ConfigSection:
 @hookimpl
 def axoneme_services(context: PluginContext) -> Iterable[Service]:
     from axoneme.plugins.hubble import observer
+    from axoneme.plugins.hubble.export import service as export
     from axoneme.plugins.hubble.server import service
 
     services = [
         Service(name="observer", run=observer.of(context).run),
         Service(name="server", run=service.of(context).run),
+        *export.services(context),
     ]
     if context.config.metrics.enabled:
         from axoneme.plugins.hubble.metrics import service as metrics

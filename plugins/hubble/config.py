@@ -5,6 +5,7 @@ from __future__ import annotations
 from attrs import frozen
 
 from axoneme.core.structure import setting
+from axoneme.plugins.hubble.export.config import ExportSettings
 from axoneme.plugins.hubble.metrics.config import MetricsSettings
 from axoneme.plugins.hubble.peers import Peer
 from axoneme.plugins.hubble.relay.config import RelaySettings
@@ -25,5 +26,8 @@ class HubbleConfig:
     )
     server: ServerSettings = setting(ServerSettings(), help="the gRPC API of this node")
     peers: tuple[Peer, ...] = setting((), help="other nodes that a relay learns of from this one")
+    export: ExportSettings = setting(
+        ExportSettings(), help="flows into files and to OpenTelemetry collectors"
+    )
     metrics: MetricsSettings = setting(MetricsSettings(), help="Prometheus metrics of flows")
     relay: RelaySettings = setting(RelaySettings(), help="one API over many nodes: `axoneme hubble relay`")

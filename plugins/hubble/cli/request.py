@@ -108,7 +108,7 @@ def checked_mask(paths: Sequence[str]) -> FieldMask:
 
 def raw_filters(texts: Iterable[str], flag: str) -> list[flow_pb2.FlowFilter]:
     """Filters written as JSON, one or several in a text."""
-    return [_filter(value, flag) for text in texts for value in _values(text, flag)]
+    return [parsed_filter(value, f"--{flag} flag") for text in texts for value in _values(text, flag)]
 
 
 def _values(text: str, flag: str) -> Iterable[object]:
@@ -122,13 +122,14 @@ def _values(text: str, flag: str) -> Iterable[object]:
         rest = rest[end:].strip()
 
 
-def _filter(value: object, flag: str) -> flow_pb2.FlowFilter:
+def parsed_filter(value: object, place: str) -> flow_pb2.FlowFilter:
+    """A filter written as a JSON object. Raises `UsageError`, naming the place."""
     if not isinstance(value, dict):
-        raise UsageError(f"invalid --{flag} flag: a filter is a JSON object, not {json.dumps(value)}")
+        raise UsageError(f"invalid {place}: a filter is a JSON object, not {json.dumps(value)}")
     try:
         return json_format.ParseDict(value, flow_pb2.FlowFilter())
     except json_format.ParseError as error:
-        raise UsageError(f"invalid --{flag} flag: {error}") from None
+        raise UsageError(f"invalid {place}: {error}") from None
 
 
 def filters_yaml(request: observer_pb2.GetFlowsRequest) -> str:

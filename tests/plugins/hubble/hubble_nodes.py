@@ -30,6 +30,12 @@ async def running(run: Callable[[Callable[[], None]], Any]) -> AsyncIterator[Non
         await asyncio.gather(task, return_exceptions=True)
 
 
+async def until(holds: Callable[[], Any]) -> None:
+    """Returns once it holds."""
+    while not holds():  # noqa: ASYNC110 - of files and other processes nobody tells
+        await asyncio.sleep(0.01)
+
+
 class FakeNode:
     """A node that answers with these flows, by time, and with what is added while somebody follows."""
 

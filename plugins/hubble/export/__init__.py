@@ -1,0 +1,1 @@
+"""Flows that leave the node by themselves: into files, and to OpenTelemetry collectors."""
