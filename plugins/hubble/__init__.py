@@ -87,6 +87,7 @@ def axoneme_commands() -> Iterable[Command]:
             load=command("relay.cli:relay"),
             summary="Serve the flows of many nodes.",
         ),
+        Command(name="top", group=group, load=command("cli.top:top"), summary="Watch who talks most."),
         Command(name="observe", group=group, load=command("cli.observe:observe"), summary="Show flows."),
         Command(
             name="nodes",

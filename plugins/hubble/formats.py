@@ -23,7 +23,7 @@ SEPARATOR: Final = "------------"
 #: Names of nodes are cut off there.
 NAMES_CUT_OFF: Final = 50
 
-_RESERVED: Final = {
+RESERVED: Final = {
     0: "unknown", 1: "host", 2: "world", 3: "unmanaged", 4: "health", 5: "init", 6: "remote-node", 7: "kube-apiserver",
     8: "ingress", 9: "world-ipv4", 10: "world-ipv6", 11: "overlay-to-proxy",
 }  # fmt: skip
@@ -126,29 +126,26 @@ def host(flow: flow_pb2.Flow, side: str, look: Look) -> str:
     """Who is on a side, `source` or `destination`: pod, service, DNS names or address, with the port."""
     if not flow.HasField("IP"):
         return paint(safe(getattr(flow.ethernet, side)), "cyan", look)
-    name, port = safe(_name(flow, side, look)), _port(flow, side)
+    who, port = name(flow, side, translate=look.translate), paint(_port(flow, side), "yellow", look)
     if port:
-        name = (
-            f"[{name}]:{paint(port, 'yellow', look)}"
-            if ":" in name
-            else f"{name}:{paint(port, 'yellow', look)}"
-        )
-    return paint(name, "cyan", look)
+        who = f"[{who}]:{port}" if ":" in who else f"{who}:{port}"
+    return paint(who, "cyan", look)
 
 
-def _name(flow: flow_pb2.Flow, side: str, look: Look) -> str:
+def name(flow: flow_pb2.Flow, side: str, *, translate: bool) -> str:
+    """Who is on a side, without port: pod, service or DNS names if that is wanted and known, else the address."""
     address: str = getattr(flow.IP, side)
-    if not look.translate:
-        return address
+    if not translate:
+        return safe(address)
     endpoint, service = getattr(flow, side), getattr(flow, f"{side}_service")
     namespace = service.namespace if flow.HasField(f"{side}_service") else endpoint.namespace
-    if name := endpoint.pod_name or service.name:
-        return f"{namespace}/{name}" if namespace else name
-    return ",".join(getattr(flow, f"{side}_names")) or address
+    if found := endpoint.pod_name or service.name:
+        return safe(f"{namespace}/{found}" if namespace else found)
+    return safe(",".join(getattr(flow, f"{side}_names")) or address)
 
 
 def identity(number: int, look: Look) -> str:
-    return paint(f"({_RESERVED[number]})" if number in _RESERVED else f"(ID:{number})", "magenta", look)
+    return paint(f"({RESERVED[number]})" if number in RESERVED else f"(ID:{number})", "magenta", look)
 
 
 def flow_type(flow: flow_pb2.Flow) -> str:

@@ -67,7 +67,7 @@ class FlowsCommand(click.Command):
         return super().parse_args(ctx, move_negations(args))
 
 
-def _filter_options(function: Function) -> Function:
+def filter_options(function: Function) -> Function:
     """The filter flags, as the parameters `allow` and `deny`: names with values, in the order of their first use."""
 
     @functools.wraps(function)
@@ -186,7 +186,7 @@ def _flow_options(function: Function) -> Function:
 
 
 def _flows(function: Function) -> Function:
-    return _selection_options(_filter_options(_look_options(_flow_options(server_options(function)))))
+    return _selection_options(filter_options(_look_options(_flow_options(server_options(function)))))
 
 
 def observe_flows(
