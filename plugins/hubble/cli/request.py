@@ -27,7 +27,7 @@ SHOWN: Final = (
     "time", "verdict", "ethernet", "IP", "l4", "source.identity", "source.namespace", "source.pod_name",
     "destination.identity", "destination.namespace", "destination.pod_name", "Type", "node_name", "source_names",
     "destination_names", "l7", "event_type", "source_service", "destination_service", "is_reply", "Summary", "auth_type",
-    "traffic_direction", "policy_match_type", "debug_capture_point",
+    "traffic_direction", "policy_match_type", "debug_capture_point", "sock_xlate_point",
 )  # fmt: skip
 #: What `--print-policy-names` shows besides.
 POLICIES: Final = (

@@ -125,6 +125,7 @@ class Pool:
         self._nodes: dict[str, tuple[Node, asyncio.Task[None]]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._change = asyncio.Event()
+        self._complained = ""
         #: Whether it is known which nodes there are.
         self.informed = bool(settings.peers)
 
@@ -182,10 +183,16 @@ class Pool:
                     if await self._listen(channel):
                         delays = backoff(self._settings.retry)
             except AxonemeError as error:
-                _log.warning("the peer service cannot be asked", address=self._service, reason=str(error))
+                self._complain(str(error))
             self.informed = False
             self._changed()
             await asyncio.sleep(next(delays))
+
+    def _complain(self, reason: str) -> None:
+        """Once, until it answers again or the reason is another one."""
+        if reason != self._complained:
+            _log.warning("the peer service does not answer", address=self._service, reason=reason)
+        self._complained = reason
 
     def _service_target(self) -> Target:
         tls = self._settings.node_tls
@@ -222,7 +229,7 @@ class Pool:
                     continue
                 self._apply(change, named)
         except grpc.aio.AioRpcError as error:
-            _log.warning("the peer service does not answer", address=self._service, reason=error.details())
+            self._complain(error.code().name)
         finally:
             call.cancel()
         return bool(named)
@@ -232,6 +239,7 @@ class Pool:
             named.discard(change.name)
             self.drop(change.name)
             return
+        self._complained = ""
         named.add(change.name)
         self.put(Peer(name=change.name, address=change.address, server_name=change.tls.server_name))
         self.informed = True
