@@ -16,7 +16,7 @@ from axoneme.plugins.policy.live import LivePolicies
 from axoneme.plugins.policy.matching import Matched, SpecIndex, selected
 from axoneme.plugins.policy.model import L7, Direction, Policy, Protocol
 from axoneme.plugins.policy.resolve import Decisions, decide
-from axoneme.plugins.policy.rules import RuleBook, refs_of
+from axoneme.plugins.policy.rules import RuleBook, RuleRef, refs_of
 from axoneme.plugins.policy.selectors import Identity, Labels, Universe
 from axoneme.plugins.policy.statements import Verdict
 from axoneme.plugins.policy.subject import NamedPorts, Settings, Subject
@@ -70,6 +70,11 @@ class Engine:
     def l7(self) -> Mapping[int, L7]:
         """The layer 7 rules behind the numbers in the verdicts."""
         return self._live.l7
+
+    @property
+    def no_room(self) -> int:
+        """The rule id of what is denied because the tables have no room for it."""
+        return self.rules.enter(RuleRef("", "", "no-room")).id
 
     @property
     def policies(self) -> Mapping[str, Policy]:

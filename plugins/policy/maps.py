@@ -7,7 +7,7 @@ longest prefix of (class, protocol, port). Every class has a row for its bare 32
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from itertools import chain, repeat
 from typing import Any
 
@@ -18,7 +18,6 @@ from axoneme.core.datapath.layout import Struct, be16, u8, u16, u32
 from axoneme.core.datapath.maps import Map, MapKind, MapSpec
 from axoneme.plugins.policy.blocks import PORT_BITS, Block
 from axoneme.plugins.policy.tables import (
-    NO_SUBJECT,
     Action,
     Flag,
     Plan,
@@ -131,10 +130,6 @@ class PolicyMaps:
             self.peers.delete_batch(_peer_keys(plan.remove_peers))
         if plan.remove_verdicts:
             self.verdicts.delete_batch(_verdict_keys(plan.remove_verdicts))
-
-    def fail_closed(self, endpoints: Iterable[int]) -> None:
-        """Takes the endpoints' policies away, so that everything to and from them is dropped."""
-        self.set_subjects(dict.fromkeys(endpoints, NO_SUBJECT))
 
 
 def _verdict_keys(classes: Mapping[int, Collection[Block]]) -> np.ndarray[Any, Any]:

@@ -29,6 +29,16 @@ def metrics(context: PluginContext) -> Iterable[Metric]:
             read=lambda: entries(source.engine),
             labels=("table",),
         ),
+        Metric(
+            name="axoneme_policy_no_room",
+            type=MetricType.GAUGE,
+            help="what the kernel's tables had no room for: workloads that are closed, and peers denied what they are allowed",
+            read=lambda: {
+                ("workloads",): len(source.shortfall.closed),
+                ("peers",): sum(source.shortfall.narrowed.values()),
+            },
+            labels=("what",),
+        ),
         _gauge("axoneme_policy_unresolvable", "workloads with rules that contradict each other", lambda: len(source.engine.errors())),
         _gauge("axoneme_policy_update_seconds", "duration of the last update", lambda: source.last_duration),
         _gauge("axoneme_policy_last_write_timestamp_seconds", "when the decision tables were written last", lambda: source.last_write),

@@ -9,7 +9,6 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from axoneme.core import logs
-from axoneme.core.datapath.kernel import MapFull
 from axoneme.core.events.rules import L7_RULES, RULES, L7Rules, Rule
 from axoneme.core.plugin import PluginContext
 from axoneme.core.records import Health, Level
@@ -21,13 +20,14 @@ from axoneme.core.workloads.endpoints import Identity as IdentityRow
 from axoneme.core.workloads.names import DNS_NAMES, FQDN_SELECTORS, DnsName, FqdnSelector
 from axoneme.plugins.policy.config import PolicyConfig
 from axoneme.plugins.policy.engine import Engine
+from axoneme.plugins.policy.fit import Shortfall
 from axoneme.plugins.policy.maps import PolicyMaps
 from axoneme.plugins.policy.model import L7, CidrGroup, Network, Policy, Protocol
 from axoneme.plugins.policy.selectors import Identity
 from axoneme.plugins.policy.services import KINDS, expand, known_services, names_services
 from axoneme.plugins.policy.subject import Subject
-from axoneme.plugins.policy.tables import Plan, difference, unused
 from axoneme.plugins.policy.world import World, WorldChange, speaks_of_prefixes
+from axoneme.plugins.policy.writer import HINT, MapWriter
 
 log = logs.get(__name__)
 
@@ -43,13 +43,9 @@ class PolicyReconciler:
         self._context = context
         self._settings = config.settings
         self.engine = Engine(self._settings)
-        #: Counters for metrics.
-        self.updates = 0
-        self.writes = 0
         self.last_duration = 0.0
-        self.last_write = 0.0
-        self._synced = self._started = False
-        self._full: dict[int, str] = {}
+        self._started = False
+        self.writer: MapWriter | None = None
         self._policies: dict[Any, Policy] = {}
         self._groups: dict[Any, CidrGroup] = {}
         #: Services and endpoint slices, and the policies that name services.
@@ -99,13 +95,12 @@ class PolicyReconciler:
 
     def _start(self) -> None:
         """A restart after a failure begins anew, from the tables and from what the kernel has."""
-        self.engine, self._synced, self._started = Engine(self._settings), False, False
-        self._policies, self._groups, self._full = {}, {}, {}
+        self.engine, self._started = Engine(self._settings), False
+        self._policies, self._groups = {}, {}
         self._services, self._serving = {}, set()
         context = self._context
-        self._maps = PolicyMaps(
-            *(context.map(f"policy_{name}") for name in ("subjects", "peers", "verdicts"))
-        )
+        maps = (context.map(f"policy_{name}") for name in ("subjects", "peers", "verdicts"))
+        self.writer = MapWriter(PolicyMaps(*maps), context.raise_revision)
         folder = context.settings.agent.state_dir
         self._world = World.open(context.state, context.workloads.ipcache, folder, self._behind)
         self._pending: dict[Any, Policy | None] = {}
@@ -227,45 +222,8 @@ class PolicyReconciler:
     def _commit(self) -> None:
         plan = self.engine.commit()
         self._note_l7()
-        if self._synced:
-            self._synced = self._write(plan)
-        if not self._synced:
-            self._synced = self._resync()
-
-    def _resync(self) -> bool:
-        """Brings the kernel from whatever it has to what it should have. False when it does not fit."""
-        garbage = unused(self._maps.read())
-        self._maps.remove(garbage)
-        self._full = {}
-        return self._write(difference(self._maps.read(), self.engine.tables))
-
-    def _write(self, plan: Plan) -> bool:
-        """Writes a plan in its order. When something does not fit, what needs it is closed: False."""
-        if plan.is_empty:
-            return True
-        self.updates += 1
-        self.writes += plan.size
-        try:
-            self._maps.add_verdicts(plan.add_verdicts)
-            self._maps.set_peers(plan.set_peers)
-        except MapFull as error:
-            self._fail_closed(plan, str(error))
-        else:
-            self._maps.set_subjects(plan.set_subjects)
-        if plan.decides or self._full:
-            self._context.raise_revision()
-        self._maps.remove(plan)
-        self.last_write = time.time()
-        return not self._full
-
-    def _fail_closed(self, plan: Plan, reason: str) -> None:
-        """The endpoints whose policies could not be written completely lose them, rather than fall to a default."""
-        touched = plan.set_peers.keys()
-        for endpoint, row in self.engine.tables.subjects.items():
-            if endpoint in plan.set_subjects or {row.egress, row.ingress} & touched:
-                self._full[endpoint] = reason
-        self._maps.fail_closed(self._full)
-        log.error("policy_maps_full", endpoints=sorted(self._full), reason=reason)
+        assert self.writer is not None, "it was started"
+        self.writer.write(plan, self.engine.tables, self.engine.no_room)
 
     def _note_l7(self) -> None:
         """Before the kernel has a number, everybody can know what it stands for."""
@@ -283,17 +241,38 @@ class PolicyReconciler:
 
     # For people
 
+    @property
+    def shortfall(self) -> Shortfall:
+        """What the kernel's maps had no room for."""
+        return Shortfall() if self.writer is None else self.writer.shortfall
+
+    @property
+    def updates(self) -> int:
+        """How often the maps were written since the start."""
+        return 0 if self.writer is None else self.writer.updates
+
+    @property
+    def last_write(self) -> float:
+        """When the maps were written last, in seconds since 1970; 0 for never."""
+        return 0.0 if self.writer is None else self.writer.last_write
+
+    @property
+    def writes(self) -> int:
+        """How many entries were written or removed since the start."""
+        return 0 if self.writer is None else self.writer.writes
+
     def health(self) -> Health:
-        if self._full:
-            reason = f"{len(self._full)} endpoints are closed: {next(iter(self._full.values()))}"
-            return Health(level=Level.FAILED, reason=reason)
+        shortfall = self.shortfall
+        if shortfall:
+            level = Level.FAILED if shortfall.closed else Level.DEGRADED
+            return Health(level=level, reason=f"no room in the kernel's tables: {shortfall}; {HINT}")
         errors = self.engine.errors()
         if errors:
             endpoint, error = min(errors.items())
             return Health(
                 level=Level.DEGRADED, reason=f"endpoint {endpoint} and {len(errors) - 1} more: {error}"
             )
-        if not self._synced:
+        if self.writer is None or not self.writer.synced:
             return Health(level=Level.UNKNOWN, reason="waiting for the first full state")
         nodes = sum(any(spec.node for spec in policy.specs) for policy in self._policies.values())
         if nodes:

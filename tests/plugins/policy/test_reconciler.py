@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,7 +33,6 @@ from axoneme.plugins.policy.kinds import resource_kinds
 from axoneme.plugins.policy.maps import PolicyMaps, specs
 from axoneme.plugins.policy.model import Direction
 from axoneme.plugins.policy.reconciler import PolicyReconciler
-from axoneme.plugins.policy.tables import NO_SUBJECT
 
 BACKEND = """
 apiVersion: cilium.io/v2
@@ -51,6 +51,15 @@ metadata: {name: outside, namespace: production}
 spec:
   endpointSelector: {matchLabels: {app: backend}}
   egress: [{toCIDR: [192.0.2.0/24]}]
+"""
+DENIES_NOISY = """
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: quiet, namespace: production}
+spec:
+  endpointSelector: {matchLabels: {app: backend}}
+  enableDefaultDeny: {ingress: false}
+  ingressDeny: [{fromEndpoints: [{matchLabels: {app: noisy}}]}]
 """
 BACKEND_ID, GATEWAY_ID = 1, 2
 TCP = 6
@@ -91,6 +100,11 @@ class Agent:
         self.state.writer(ENDPOINTS.name, Endpoint).upsert(
             Endpoint(id=endpoint, name=app, namespace="production", identity=identity, labels=labels)
         )
+
+    def know(self, identity: int, app: str, **labels: str) -> None:
+        """An identity of somewhere else."""
+        row = IdentityRow(number=identity, labels=workload_labels({"app": app, **labels}, "production"))
+        self.state.writer("identities").upsert(row)
 
     def map(self, name: str) -> Map:
         return self.maps[name]
@@ -218,21 +232,76 @@ async def test_a_removed_endpoint_loses_its_entry(tmp_path: Path) -> None:
         await until(lambda: BACKEND_ID not in agent.policy_maps.read().subjects)
 
 
-async def test_full_maps_close_the_endpoints_that_did_not_fit(tmp_path: Path) -> None:
+def _ports(name: str, peer: str, count: int, first: int = 1) -> str:
+    """A policy that opens this many ports to a peer, none beside another."""
+    ports = [{"port": str(port), "protocol": "TCP"} for port in range(first, first + 2 * count, 2)]
+    parts = [ports[index : index + 30] for index in range(0, count, 30)]
+    value = yaml.safe_load(BACKEND)
+    value["metadata"]["name"] = name
+    value["spec"]["ingress"] = [
+        {"fromEndpoints": [{"matchLabels": {"app": peer}}], "toPorts": [{"ports": part}]} for part in parts
+    ]
+    return yaml.safe_dump(value)
+
+
+async def test_what_does_not_fit_is_closed_and_the_rest_goes_on(tmp_path: Path) -> None:
     agent = Agent(tmp_path, verdicts=1024)
     async with running(agent) as reconciler:
-        entries = "".join(
-            f'{{fromEndpoints: [{{matchLabels: {{app: gateway}}}}], toPorts: [{{ports: [{{port: "{p}", protocol: TCP}}]}}]}}, '
-            for p in range(1, 2200, 2)
-        )
-        agent.apply(BACKEND.split("  ingress:")[0] + f"  ingress: [{entries}]\n")
-        await until(lambda: reconciler.health().level is Level.FAILED)
-        tables = agent.policy_maps.read()
-        assert tables.subjects.get(BACKEND_ID, NO_SUBJECT) == NO_SUBJECT
+        agent.apply(BACKEND.replace("app: gateway", "app: backend").replace("name: backend,", "name: small,"))
+        agent.apply(_ports("big", "gateway", 1200))
+        await until(lambda: reconciler.health().level is Level.DEGRADED)
+        assert "no room" in reconciler.health().reason
+        assert metrics(reconciler)["axoneme_policy_no_room", "peers"] == 1
+        assert metrics(reconciler)["axoneme_policy_no_room", "workloads"] == 0
+        assert agent.allows(BACKEND_ID, Direction.INGRESS, 256 + BACKEND_ID, 8080)
         assert agent.allows(GATEWAY_ID, Direction.EGRESS, 256 + BACKEND_ID, 80)
-        agent.apply(BACKEND)
+        for port in (1, 80, 2399):
+            assert not agent.allows(BACKEND_ID, Direction.INGRESS, 256 + GATEWAY_ID, port)
+        agent.apply(_ports("big", "gateway", 100))
         await until(lambda: reconciler.health().level is Level.OK)
-        assert agent.allows(BACKEND_ID, Direction.INGRESS, 256 + GATEWAY_ID, 8080)
+        assert agent.allows(BACKEND_ID, Direction.INGRESS, 256 + GATEWAY_ID, 1)
+        assert agent.policy_maps.read() == reconciler.engine.tables
+
+
+async def test_a_change_without_room_for_old_and_new_at_once_goes_through(tmp_path: Path) -> None:
+    agent = Agent(tmp_path, verdicts=1024)
+    async with running(agent) as reconciler:
+        for first in (1, 2001, 4001):
+            agent.apply(_ports("big", "gateway", 900, first))
+            probe = (BACKEND_ID, Direction.INGRESS, 256 + GATEWAY_ID, first)
+            await until(partial(agent.allows, *probe))
+            assert reconciler.health().level is Level.OK
+            assert agent.policy_maps.read() == reconciler.engine.tables
+            assert agent.allows(GATEWAY_ID, Direction.EGRESS, 256 + BACKEND_ID, 80)
+
+
+async def test_a_denial_that_does_not_fit_closes_its_workload_and_says_so(tmp_path: Path) -> None:
+    agent = Agent(tmp_path, peers=1024)
+    async with running(agent) as reconciler:
+        for number in range(1100):
+            agent.know(1000 + number, "noisy", version=str(number))
+        agent.apply(DENIES_NOISY)
+        await until(lambda: reconciler.health().level is Level.FAILED)
+        assert metrics(reconciler)["axoneme_policy_no_room", "workloads"] == 1
+        assert not agent.allows(BACKEND_ID, Direction.INGRESS, 2050, 80)
+        assert not agent.allows(BACKEND_ID, Direction.INGRESS, 256 + GATEWAY_ID, 80)
+        found = agent.policy_maps.read().lookup(BACKEND_ID, Direction.INGRESS, 2050, TCP, 80)
+        assert found is not None
+        assert agent.state.table(RULES.name).get(found.rule).path == "no-room"
+        assert agent.allows(BACKEND_ID, Direction.EGRESS, 2050, 80)
+        assert agent.allows(GATEWAY_ID, Direction.INGRESS, 2050, 80)
+        agent.state.writer("identities").delete(*range(1000, 1200))
+        await until(lambda: reconciler.health().level is Level.OK)
+        assert not agent.allows(BACKEND_ID, Direction.INGRESS, 2050, 80)
+        assert agent.allows(BACKEND_ID, Direction.INGRESS, 256 + GATEWAY_ID, 80)
+
+
+def metrics(reconciler: PolicyReconciler) -> dict[tuple[str, str], float]:
+    found = reconciler.shortfall
+    return {
+        ("axoneme_policy_no_room", "workloads"): len(found.closed),
+        ("axoneme_policy_no_room", "peers"): sum(found.narrowed.values()),
+    }
 
 
 async def test_contradicting_rules_are_told_and_the_old_policy_stays(tmp_path: Path) -> None:
