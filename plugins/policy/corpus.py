@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -150,6 +150,15 @@ class CaseWorld:
         if prefix is not None:
             return self._prefixes[prefix]
         return RESERVED[f"world-ipv{address.version}" if self.dual_stack else "world"]
+
+    def endpoint(self, peer: str) -> int | None:
+        """The number of a peer that has a policy of its own."""
+        return self._endpoints.get(peer)
+
+    @property
+    def prefixes(self) -> Mapping[Network, int]:
+        """The identities of the prefixes that the policies speak of."""
+        return self._prefixes
 
     def labels(self, peer: str) -> tuple[str, ...]:
         """The identity labels of a flow's peer."""
