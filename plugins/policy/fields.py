@@ -11,6 +11,9 @@ from attrs import frozen
 from axoneme.core.errors import ResourceError, Where
 from axoneme.core.state.document import Path, dotted
 
+#: The longest message, in characters.
+LONGEST = 400
+
 Locate = Callable[[Path], Where | None]
 
 
@@ -31,6 +34,8 @@ class Field:
     locate: Locate = nowhere
 
     def fail(self, message: str, hint: str | None = None) -> NoReturn:
+        if len(message) > LONGEST:  # it quotes what somebody wrote, which can be megabytes
+            message = f"{message[: LONGEST // 2]} … {message[-LONGEST // 4 :]}"
         raise ResourceError(message, where=self.where(), hint=hint)
 
     @property
@@ -55,7 +60,8 @@ class Field:
             if known is not None and name not in known:
                 nearest = difflib.get_close_matches(name, list(known), 1)
                 hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(sorted(known))}"
-                self.child(name).fail(f"unknown field {name!r}", hint)
+                place = self.child(name) if len(name) < LONGEST // 4 else self
+                place.fail(f"unknown field {name!r}", hint)
             if self.value[name] is not None:
                 result[name] = self.child(name)
         return result

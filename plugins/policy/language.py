@@ -32,6 +32,8 @@ from axoneme.plugins.policy.peers import Scope
 
 CILIUM_API = "cilium.io/v2"
 CIDR_GROUP_APIS = (CILIUM_API, "cilium.io/v2alpha1")
+#: So many errors of one direction's rules are told at once; more don't help anybody.
+MOST_ERRORS = 100
 _SPEC_FIELDS = (
     "endpointSelector",
     "nodeSelector",
@@ -144,6 +146,8 @@ class _Rules:
                     rules.append(self._rule(one, direction, deny))
                 except ResourceError as error:
                     errors.append(error)
+                if len(errors) == MOST_ERRORS:
+                    raise ResourceErrors(errors)
         if errors:
             raise ResourceErrors(errors)
         enabled = flags[direction.value].boolean() if direction.value in flags else True

@@ -197,7 +197,7 @@ def cidr(item: Field) -> CidrSelector:
     """A CIDR or a bare address; host bits are masked."""
     text = item.string()
     try:
-        if "/" in text:
+        if "/" in text or "%" in text:  # a prefix, or an address with a zone, which is none
             return CidrSelector(prefix(item))
         return CidrSelector(ip_network(ip_address(text)))
     except ValueError:

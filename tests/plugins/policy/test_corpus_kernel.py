@@ -144,7 +144,9 @@ class Loaded:
 
     def send(self, flow: dict[str, Any], sport: int) -> tuple[Any, ...]:
         """What the kernel says: drop reason or None, authentication mode, rules."""
-        point, who = ("from_workload", flow["src"]) if flow["src"] in self.pods else ("to_workload", flow["dst"])
+        point, who = (
+            ("from_workload", flow["src"]) if flow["src"] in self.pods else ("to_workload", flow["dst"])
+        )
         outcome = self.bench.run(point, self.frame(flow, sport), sender=f"pod{self.pods[who]}")
         (event,) = outcome.events
         reason = REASON[int(event["reason"])] if outcome.action is Action.SHOT else None
