@@ -11,14 +11,17 @@ from typing import Any
 import grpc
 import pytest
 from flow_world import World, records
+from hubble_certificates import Authority
 from hubble_nodes import running
 
+from axoneme.core.records import Level
 from axoneme.core.testing.agent import AgentKit
 from axoneme.plugins import hubble
 from axoneme.plugins.hubble.agent_events import AgentEvents
-from axoneme.plugins.hubble.channel import Target, open_channel
+from axoneme.plugins.hubble.channel import Target, Tls, open_channel
 from axoneme.plugins.hubble.peers import server_name
 from axoneme.plugins.hubble.proto import flow_pb2, observer_pb2, observer_pb2_grpc, peer_pb2, peer_pb2_grpc
+from axoneme.plugins.hubble.server import service
 from axoneme.plugins.hubble.server.limits import VALUES
 from axoneme.plugins.hubble.server.listening import GrpcServer, Place
 from axoneme.plugins.hubble.server.observer import SERVICE, ObserverService, Self
@@ -30,8 +33,8 @@ Request = observer_pb2.GetFlowsRequest
 @contextlib.asynccontextmanager
 async def serving(world: World, path: Path) -> AsyncIterator[Target]:
     """The observer of a world, served on a socket."""
-    service = ObserverService(world.observer, AgentEvents("default/node1"), Self("node1", "here"))
-    server = GrpcServer(Place(socket=path), [service.handler(Room(1000))], [SERVICE])
+    answering = ObserverService(world.observer, AgentEvents("default/node1"), Self("node1", "here"))
+    server = GrpcServer(Place(socket=path), [answering.handler(Room(1000))], [SERVICE])
     async with running(server.serve), asyncio.timeout(60):
         yield Target(address=f"unix://{path}")
 
@@ -69,6 +72,32 @@ async def test_an_agent_serves_flows_events_namespaces_and_itself() -> None:
             assert [answer async for answer in stub.GetFlows(Request())] == []
         assert server_name("east", "node1.example") == "node1-example.east.hubble-grpc.cilium.io"
     assert not socket.exists()
+
+
+async def test_an_agent_listens_with_tls_and_says_when_new_certificates_are_no_good(tmp_path: Path) -> None:
+    ours = Authority(tmp_path)
+    name = server_name("default", "node1")
+    tls = ours.server("node1", name)
+    files = {"certificate": str(tls.certificate), "key": str(tls.key)}
+    server = {"listen": "127.0.0.1:0", "tls": files}
+    values = {"node": {"name": "node1"}, "plugins": {"hubble": {"server": server}}}
+    async with AgentKit(plugins=[hubble], values=values) as kit, asyncio.timeout(30):
+        served = next(iter(service._servers.values()))
+        target = Target(address=f"127.0.0.1:{served.port}", tls=Tls(ca=(ours.file,), server_name=name))
+        async with client(target) as stub, client(target, peer_pb2_grpc.PeerStub) as peers:
+            assert (await stub.ServerStatus(observer_pb2.ServerStatusRequest())).version.startswith(
+                "axoneme v"
+            )
+            peer = await peers.Notify(peer_pb2.NotifyRequest()).read()
+            assert (peer.name, peer.tls.server_name) == ("node1", name)
+        assert served.health().level is Level.OK
+        assert tls.key is not None
+        tls.key.write_text("no key")
+        async with client(target) as stub:
+            await stub.ServerStatus(observer_pb2.ServerStatusRequest())
+        assert served.health().level is Level.DEGRADED
+        assert str(tls.certificate) in served.health().reason
+        assert kit.agent.socket.exists()
 
 
 async def test_a_follower_that_stops_reading_is_told_how_many_it_missed_and_the_others_miss_none(
