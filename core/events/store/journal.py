@@ -16,7 +16,7 @@ from axoneme.core.events.rules import Rule
 from axoneme.core.events.store.codec import DamagedError, Records, packed, unpacked
 from axoneme.core.events.store.frames import Frame, FrameKind
 from axoneme.core.records import DropReason
-from axoneme.core.workloads.endpoints import Endpoint, Identity
+from axoneme.core.workloads.endpoints import Endpoint, Identity, NamedPort
 
 T = TypeVar("T")
 
@@ -27,7 +27,8 @@ FIELDS: Final = {
     "rules": ("egress_rule", "ingress_rule"),
 }
 #: What is kept of an endpoint: who it was, not how it was connected.
-_ENDPOINT: Final = ("id", "name", "namespace", "ipv4", "ipv6", "identity", "labels")
+_ENDPOINT: Final = ("id", "name", "namespace", "ipv4", "ipv6", "identity", "labels", "named_ports")
+_ADDRESSES: Final = ("ipv4", "ipv6")
 #: Rows in one frame, so that it is never too large.
 _MAX_ROWS: Final = 4096
 
@@ -36,7 +37,8 @@ _MAX_ROWS: Final = 4096
 class Names:
     """What numbers stand for, as rows of the agent's own tables; missing is what was not known when it was written.
 
-    :param endpoints: with `id`, `name`, `namespace`, `ipv4`, `ipv6`, `identity` and `labels`; the rest is empty.
+    :param endpoints: with `id`, `name`, `namespace`, `ipv4`, `ipv6`, `identity`, `labels` and
+        `named_ports`; the rest is empty.
     :param reasons: why packets were dropped.
     """
 
@@ -100,17 +102,17 @@ def _read(kind: str, rows: Any) -> dict[int, Any]:
 
 def _write_endpoint(row: Endpoint) -> dict[str, Any]:
     values = {name: getattr(row, name) for name in _ENDPOINT}
-    return {
-        name: str(value) if name in ("ipv4", "ipv6") else value
-        for name, value in values.items()
-        if value is not None
-    }
+    values |= {name: str(address) for name in _ADDRESSES if (address := values[name]) is not None}
+    values["named_ports"] = {name: attrs.asdict(port) for name, port in row.named_ports.items()}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _read_endpoint(values: dict[str, Any]) -> Endpoint:
     known = _known(Endpoint, values)
-    known |= {name: ip_address(values[name]) for name in ("ipv4", "ipv6") if name in values}
+    known |= {name: ip_address(values[name]) for name in _ADDRESSES if name in values}
     known["labels"] = tuple(map(str, values.get("labels", ())))
+    ports = values.get("named_ports", {}).items()
+    known["named_ports"] = {str(name): NamedPort(**_known(NamedPort, port)) for name, port in ports}
     return Endpoint(**known)
 
 

@@ -13,10 +13,11 @@ from axoneme.plugins.policy.parties import shown
 from axoneme.plugins.policy.rehearsal.inputs import Inputs, Rehearsed, rehearse
 from axoneme.plugins.policy.rehearsal.outcomes import Change, Outcome, changes
 from axoneme.plugins.policy.resolve import Decisions
+from axoneme.plugins.policy.rules import RuleRef
 from axoneme.plugins.policy.subject import Subject
 
-#: Pairs that are told of; how many there are is told beside them.
-MAX_PAIRS = 10_000
+#: Changes that are told of; how many pairs change is told beside them.
+MAX_ROWS = 5_000
 
 
 @frozen
@@ -34,14 +35,15 @@ def diff(before: Inputs, after: Inputs) -> dict[str, Any]:
     """The answer of `policy.diff`: pairs whose traffic would notice, with ports, verdicts and rules before and after."""
     old, new = rehearse(before, after), rehearse(after, before)
     comparison = _Comparison(old, new)
-    rows, total = [], 0
+    rows: list[dict[str, Any]] = []
+    total = 0
     for source, destination in sorted(
         comparison.pairs(), key=lambda pair: [(e.endpoint, e.identity) for e in pair]
     ):
         found = comparison.changes(source, destination)
         total += bool(found)
-        if found and total <= MAX_PAIRS:
-            rows += [_row(comparison, source, destination, change) for change in found]
+        room = MAX_ROWS - len(rows)
+        rows += [_row(comparison, source, destination, change) for change in found[:room]]
     return {
         "changes": rows,
         "pairs": total,
@@ -75,7 +77,14 @@ def _row(comparison: _Comparison, source: End, destination: End, change: Change)
 
 
 def _rules(rehearsed: Rehearsed, found: Outcome) -> list[dict[str, Any]]:
-    return [rule_row(rehearsed.engine, ref) for ref in found.rules]
+    return [brief(rehearsed, ref) for ref in found.rules]
+
+
+def brief(rehearsed: Rehearsed, ref: RuleRef) -> dict[str, Any]:
+    """A rule without its text, for long answers."""
+    row = rule_row(rehearsed.engine, ref)
+    del row["text"]
+    return row
 
 
 @define

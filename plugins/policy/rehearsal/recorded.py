@@ -17,6 +17,7 @@ from axoneme.core.events.store.reader import KEPT, Damage, Stretch, scan
 from axoneme.core.workloads.identities import FIRST_LOCAL
 from axoneme.plugins.policy.model import Protocol
 from axoneme.plugins.policy.parties import Address, shown
+from axoneme.plugins.policy.reconciler import subject_of
 
 #: Drops that a policy is behind: denied, denied by a rule, authentication missing, proxy missing.
 POLICY_REASONS: Final = (133, 181, 189, 300)
@@ -41,6 +42,7 @@ class Actor:
     :param name: of the workload, or a short one for its identity.
     :param labels: of its identity, then.
     :param local: it was a workload of this node, so policies applied to it.
+    :param ports: its named ports: name, protocol, number.
     :param address: of who is outside, where prefixes may tell one from the other.
     """
 
@@ -48,6 +50,7 @@ class Actor:
     labels: tuple[str, ...]
     local: bool = False
     address: Address | None = None
+    ports: tuple[tuple[str, Protocol, int], ...] = ()
 
 
 @frozen
@@ -188,7 +191,7 @@ def _actor(key: Any, side: str, field_: str, names: Names) -> Actor | None:
     number, endpoint = int(key[f"{side}_identity"]), int(key[f"{side}_endpoint"])
     row, identity = names.endpoints.get(endpoint), names.identities.get(number)
     if row is not None and endpoint:
-        return Actor(row.uid, row.labels, True)
+        return Actor(row.uid, row.labels, True, ports=subject_of(row).named_ports)
     if identity is None:
         return None
     if not _is_outside(number, names):

@@ -9,9 +9,9 @@ from typing import Any
 
 from attrs import define, evolve, field
 
-from axoneme.plugins.policy.explain import rule_row
 from axoneme.plugins.policy.model import Direction
 from axoneme.plugins.policy.parties import Workload, port_text
+from axoneme.plugins.policy.rehearsal.diff import brief
 from axoneme.plugins.policy.rehearsal.inputs import Inputs, Rehearsed, rehearse
 from axoneme.plugins.policy.rehearsal.outcomes import Outcome, outcome
 from axoneme.plugins.policy.rehearsal.recorded import Actor, FlowKey, Recorded, Seen, recorded
@@ -19,7 +19,7 @@ from axoneme.plugins.policy.selectors import Identity
 from axoneme.plugins.policy.subject import Subject
 
 #: Flows that are told of; how many there are is told beside them.
-MAX_ROWS = 10_000
+MAX_ROWS = 5_000
 #: Numbers for those who are not here any more.
 _FIRST_IDENTITY, _FIRST_ENDPOINT = 1 << 28, 1 << 20
 
@@ -86,7 +86,7 @@ def _row(trial: Trial, key: FlowKey, seen: Seen, now: Outcome, then: Outcome) ->
         "first": moment(seen.first),
         "last": moment(seen.last),
         "rules_recorded": list(seen.rules),
-        "rules_after": [rule_row(trial.new.engine, ref) for ref in then.rules],
+        "rules_after": [brief(trial.new, ref) for ref in then.rules],
     }
 
 
@@ -96,7 +96,7 @@ class Trial:
 
     old: Rehearsed
     new: Rehearsed
-    _endpoints: dict[tuple[str, tuple[str, ...]], int]
+    _endpoints: dict[Actor, int]
     _identities: dict[tuple[str, ...], int]
     _named: dict[tuple[int, tuple[str, ...]], int] = field(factory=dict)
 
@@ -107,20 +107,22 @@ class Trial:
         for actor in sorted(actors, key=lambda one: (one.name, one.labels)):
             if actor.address is None:
                 identities.setdefault(actor.labels, _FIRST_IDENTITY + len(identities))
-        ports = {one.name: one.subject.named_ports for one in before.workloads}
+        local = sorted(
+            (one for one in actors if one.local), key=lambda one: (one.name, one.labels, one.ports)
+        )
+        endpoints = {actor: _FIRST_ENDPOINT + index for index, actor in enumerate(local)}
         workloads = [
             Workload(
-                endpoint=_FIRST_ENDPOINT + index, name=actor.name, identity=identities[actor.labels],
-                subject=Subject(actor.labels, ports.get(actor.name, ())),
+                endpoint=endpoint, name=actor.name, identity=identities[actor.labels],
+                subject=Subject(actor.labels, actor.ports),
             )
-            for index, actor in enumerate(sorted((one for one in actors if one.local), key=lambda one: (one.name, one.labels)))
+            for actor, endpoint in endpoints.items()
         ]  # fmt: skip
         known = {number: labels for labels, number in identities.items()} | dict(before.identities)
         both = [
             evolve(one, identities=known, workloads=(*before.workloads, *workloads))
             for one in (before, after)
         ]
-        endpoints = {(one.name, one.subject.labels): one.endpoint for one in workloads}
         return cls(rehearse(both[0], both[1]), rehearse(both[1], both[0]), endpoints, identities)
 
     def now(self, key: FlowKey) -> Outcome:
@@ -135,7 +137,7 @@ class Trial:
             (Direction.INGRESS, key.destination, key.source),
         )
         for direction, own, peer in ways:
-            endpoint = self._endpoints.get((own.name, own.labels)) if own.local else None
+            endpoint = self._endpoints.get(own)
             if endpoint is None:
                 yield None
             else:

@@ -15,7 +15,7 @@ from unittest import mock
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made import SECOND, names, records
+from stored import SECOND, names, records
 
 from axoneme.core.events.store import segment, writer
 from axoneme.core.events.store.frames import HEADER_SIZE, MAX_PAYLOAD, Frame, FrameKind, frames
@@ -29,7 +29,7 @@ _CHILD = f"""
 import sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
-from made import names, records
+from stored import names, records
 from axoneme.core.events.store.writer import EventStore, Limits
 store = EventStore(Path(sys.argv[1]), Limits(size=1 << 20))
 number = 0

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from made import records
+from stored import records
 
 from axoneme.core.datapath.abi import EventType
 from axoneme.core.events.store import recorder

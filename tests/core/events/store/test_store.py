@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from made import SECOND, names, records
+from stored import SECOND, names, records
 
 from axoneme.core.datapath.abi import EVENT, TICK_SHIFT, EventType
 from axoneme.core.errors import LockedError
@@ -47,6 +47,7 @@ def test_records_come_back_with_what_their_numbers_meant(tmp_path: Path) -> None
     assert first.names.endpoints[7].uid == "prod/web"
     assert first.names.endpoints[7].labels == ("k8s:app=web",)
     assert str(first.names.endpoints[7].ipv4) == "10.0.0.1"
+    assert first.names.endpoints[7].named_ports["http"].port == 8080
     assert 8 not in first.names.endpoints, "nothing mentions it"
     assert first.names.identities[300].labels[0] == "k8s:app=web"
     assert first.names.rules[99].describe() == "prod/p spec.egress[0] (p.yaml:4)"

@@ -13,7 +13,7 @@ from attrs import frozen
 from axoneme.core.datapath.abi import EVENT, EventType
 from axoneme.core.events.store.journal import Names
 from axoneme.core.events.store.writer import EventStore, Limits
-from axoneme.core.workloads.endpoints import Endpoint, Identity
+from axoneme.core.workloads.endpoints import Endpoint, Identity, NamedPort
 from axoneme.plugins.policy.rehearsal.inputs import Inputs
 from axoneme.plugins.policy.rehearsal.objects import objects_of
 from axoneme.plugins.policy.rehearsal.offline import inputs_of
@@ -50,6 +50,7 @@ def names_of(inputs: Inputs) -> Names:
         one.endpoint: Endpoint(
             id=one.endpoint, name=one.name.partition("/")[2], namespace=one.name.partition("/")[0],
             identity=one.identity, labels=one.subject.labels,
+            named_ports={name: NamedPort(port, protocol.name) for name, protocol, port in one.subject.named_ports},
         )
         for one in inputs.workloads
     }  # fmt: skip

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from scenery import policies, workloads
 
-from axoneme.core.api.wire import NotFoundError, RequestError
+from axoneme.core.api.wire import MAX_ANSWER, NotFoundError, RequestError, encode
 from axoneme.core.errors import ResourceError
 from axoneme.plugins.policy.corpus import CaseWorld, read
 from axoneme.plugins.policy.model import Direction, Protocol
 from axoneme.plugins.policy.parties import Workload
 from axoneme.plugins.policy.rehearsal import worker
-from axoneme.plugins.policy.rehearsal.diff import diff
+from axoneme.plugins.policy.rehearsal.diff import MAX_ROWS, diff
 from axoneme.plugins.policy.rehearsal.inputs import Inputs, Rehearsed, rehearse
 from axoneme.plugins.policy.rehearsal.outcomes import outcome
 
@@ -63,9 +63,9 @@ def test_a_first_policy_closes_all_but_what_it_opens(inputs: Inputs) -> None:
     assert not any(row[1] != "db" for row in found), "only what reaches it changes"
     (row,) = (row for row in answer["changes"] if row["source"]["workloads"] == ["prod/web"])
     assert row["rules_before"][0]["path"] == "no-policy"
-    assert row["rules_after"][0] | {"id": 0, "text": ""} == {
+    assert row["rules_after"][0] | {"id": 0} == {
         "id": 0, "kind": "CiliumNetworkPolicy", "policy": "prod/db", "path": "default-deny", "file": "new.yaml",
-        "line": 1, "text": "",
+        "line": 1,
     }  # fmt: skip
     assert answer["policies"] == {"added": ["CiliumNetworkPolicy/prod/db"], "changed": [], "deleted": []}
 
@@ -140,6 +140,15 @@ def test_names_of_policies_and_bad_files(inputs: Inputs) -> None:
     assert run([("x.yaml", f"{OPEN}---\napiVersion: v1\nkind: Service\nmetadata: {{name: s}}\n")], [])[
         "skipped"
     ] == ["Service s"]
+
+
+def test_a_long_answer_is_bounded_and_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    many = workloads(tmp_path, "".join(f"- {{name: w{n}, labels: {{app: w{n}}}}}\n" for n in range(90)))
+    shut = "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {name: shut}\nspec: {endpointSelector: {}, ingress: [{}]}\n"
+    answer = diff(many, policies(many, shut))
+    assert answer["pairs"] == 90 * (90 + 9)  # from all workloads and all reserved ones but the host
+    assert len(answer["changes"]) == MAX_ROWS
+    assert len(encode(answer)) < MAX_ANSWER / 2
 
 
 # Against the engine, port by port

@@ -12,7 +12,7 @@ from axoneme.core.datapath.reasons import BY_NUMBER
 from axoneme.core.events.rules import Rule
 from axoneme.core.events.store.codec import Records
 from axoneme.core.events.store.journal import Names
-from axoneme.core.workloads.endpoints import Endpoint, Identity
+from axoneme.core.workloads.endpoints import Endpoint, Identity, NamedPort
 
 SECOND = 10**9
 
@@ -41,6 +41,7 @@ def names(endpoint: str = "web") -> Names:
                 ipv4=IPv4Address("10.0.0.1"),
                 identity=300,
                 labels=("k8s:app=web",),
+                named_ports={"http": NamedPort(8080)},
             ),
             8: Endpoint(id=8, name="other", namespace="prod"),
         },
