@@ -59,19 +59,20 @@ def proxy_stages(first: Proxy, last: Proxy | None = None) -> Iterator[Stage]:
     )
 
 
-def transparent(family: int, kind: socket.SocketKind) -> socket.socket:
+def transparent(family: int, kind: socket.SocketKind, protocol: int = 0) -> socket.socket:
     """A socket that may speak with any address. Needs CAP_NET_ADMIN.
 
     :param family: 4 or 6.
     """
-    made = socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6, kind)
+    made = socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6, kind, protocol)
     try:
         made.setblocking(False)
         if family == 4:
             made.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, 1)
         else:
             made.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if kind != socket.SOCK_RAW:
+                made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     except BaseException:
         made.close()
         raise

@@ -10,6 +10,7 @@ import pytest
 from axoneme.core import config
 from axoneme.core.settings import Settings
 from axoneme.core.structure import plain
+from axoneme.plugins.dns.config import DnsConfig
 from axoneme.plugins.hubble.config import HubbleConfig
 from axoneme.plugins.lb.config import LbConfig
 from axoneme.plugins.policy.config import PolicyConfig
@@ -18,7 +19,13 @@ from axoneme.plugins.prometheus.config import PrometheusConfig
 EXAMPLE = Path(__file__).parents[2] / "contrib" / "config" / "axoneme.yaml"
 
 #: The plugins' sections.
-SECTIONS = {"hubble": HubbleConfig, "lb": LbConfig, "policy": PolicyConfig, "prometheus": PrometheusConfig}
+SECTIONS = {
+    "dns": DnsConfig,
+    "hubble": HubbleConfig,
+    "lb": LbConfig,
+    "policy": PolicyConfig,
+    "prometheus": PrometheusConfig,
+}
 
 #: What an empty installation does not do by itself.
 CHOSEN = {"plugins.enabled"}

@@ -1,0 +1,6 @@
+"""Makes the helpers beside these tests importable: test files are not packages here."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
