@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import socketserver
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import dns.query
 from attrs import frozen
 
 from axoneme.core.net import namespaces
-from axoneme.core.testing.namespaces import Namespaces, reachable, within
+from axoneme.core.testing.namespaces import Namespaces, listen, reachable, within
 from axoneme.core.testing.node import Node, Placed
 
 #: All that is outside, each family in one prefix; every address of it is the world's.
@@ -159,6 +161,25 @@ def _join_world(node: Node, world: str) -> None:
         run(world, f"ip -{version} route add default via {back}")
 
 
+class _Echo(socketserver.BaseRequestHandler):
+    """Sends back whatever comes, as long as the connection lasts."""
+
+    def handle(self) -> None:
+        with contextlib.suppress(OSError):
+            while data := self.request.recv(4096):
+                self.request.sendall(data)
+
+
+def _serve(listening: socket.socket, stack: contextlib.ExitStack) -> None:
+    server = socketserver.ThreadingTCPServer(("", 0), _Echo, bind_and_activate=False)
+    server.daemon_threads = True
+    server.socket.close()
+    server.socket = listening
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    stack.callback(server.server_close)
+    stack.callback(server.shutdown)
+
+
 @contextlib.contextmanager
 def place(
     folder: Path, *options: str, hosts: Mapping[str, Sequence[str]], **settings: Any
@@ -168,12 +189,12 @@ def place(
         "plugins": {"enabled": ["policy", "dns"], "dns": settings},
         "datapath": {"timeouts": {"tcp_fin": 1, "gc_interval": 0.2}},
     }
-    with Namespaces() as owned, Node(values) as node:
+    with Namespaces() as owned, Node(values) as node, contextlib.ExitStack() as stack:
         node.resource("policy.yaml", POLICY)
         node.start()
         world = owned.make("world")
         _join_world(node, world)
-        owned.serve_tcp(world, 80)
+        _serve(within(world, lambda: listen(socket.SOCK_STREAM, 80)), stack)
         for address in ("198.18.0.1", "2001:db8:5::1"):  # from now on neighbours are known
             node.until(lambda there=address: reachable(node.netns, there, 80), "the world answers")
         client, names = (node.workload(name, app=name) for name in ("client", "names"))
