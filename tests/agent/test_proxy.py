@@ -153,6 +153,18 @@ def test_ingress_from_a_workload_and_from_the_host(place: Place) -> None:
                 assert place.ask(netns, address, 80) == ("proxy", "x", address)
 
 
+def test_what_a_proxy_sends_is_not_sent_to_it_again(place: Place) -> None:
+    for address in place.web.addresses:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        for netns, mark, who in ((place.node.netns, 0xB00, b"real"), (place.server.netns, 0xB00, b"proxy")):
+            with within(netns, lambda family=family: socket.socket(family, socket.SOCK_STREAM)) as client:  # type: ignore[misc]
+                client.settimeout(2)
+                client.setsockopt(socket.SOL_SOCKET, 36, mark)  # SO_MARK: of no use to a workload
+                client.connect((address, 80))
+                client.sendall(b"x")
+                assert client.recv(64).startswith(who)
+
+
 def test_a_port_that_is_used_again_at_once(place: Place) -> None:
     """The proxy's side is in TIME_WAIT then, which swallows the opening packet if the wrong socket gets it."""
 
