@@ -38,6 +38,51 @@ GROUP = {
     "metadata": {"name": "g", "labels": {"a": "b"}},
     "spec": {"externalCIDRs": ["10.0.0.0/8", "fd00::/8"]},
 }
+EVERYTHING: dict[str, Any] = {
+    "apiVersion": "cilium.io/v2",
+    "kind": "CiliumNetworkPolicy",
+    "metadata": {"name": "e", "namespace": "blue"},
+    "specs": [
+        {
+            "endpointSelector": {"matchLabels": {"k8s:app": "a"}},
+            "egress": [
+                {
+                    "toFQDNs": [{"matchName": "a.io"}, {"matchPattern": "*.b.io"}],
+                    "toPorts": [{"ports": [{"port": "443"}]}],
+                },
+                {
+                    "toServices": [
+                        {"k8sService": {"serviceName": "s", "namespace": "n"}},
+                        {"k8sServiceSelector": {"selector": {"matchLabels": {"a": "b"}, "namespace": "n"}}},
+                    ]
+                },
+                {
+                    "toEndpoints": [{}],
+                    "auth": {"type": "null"},
+                    "toPorts": [
+                        {
+                            "ports": [{"port": "53", "protocol": "ANY"}],
+                            "rules": {"dns": [{"matchPattern": "*"}]},
+                        },
+                        {
+                            "ports": [{"port": "80", "protocol": "TCP"}],
+                            "listener": {"envoyConfig": {"name": "c"}, "name": "l"},
+                        },
+                        {"ports": [{"port": "81", "protocol": "TCP"}], "serverNames": ["a.io"]},
+                        {
+                            "ports": [{"port": "82", "protocol": "TCP"}],
+                            "rules": {
+                                "http": [{"path": "/a.*", "headerMatches": [{"name": "x", "value": "y"}]}]
+                            },
+                        },
+                    ],
+                },
+                {"icmps": [{"fields": [{"family": "IPv6", "type": "EchoRequest"}]}], "toEntities": ["world"]},
+            ],
+            "enableDefaultDeny": {"egress": False},
+        }
+    ],
+}
 junk = st.one_of(
     st.none(),
     st.booleans(),
@@ -63,7 +108,9 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(policy_lists, st.data())
 def test_mutations_are_refused_in_our_own_words(objects: list[dict[str, Any]], data: st.DataObject) -> None:
-    value = copy.deepcopy(data.draw(st.sampled_from([*objects, NETWORK_POLICY, GROUP])))
+    value = copy.deepcopy(
+        data.draw(st.sampled_from([*objects, NETWORK_POLICY, GROUP, EVERYTHING, EVERYTHING]))
+    )
     kind = value["kind"]
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.sampled_from(places(value)[1:]))
