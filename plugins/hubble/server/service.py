@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakKeyDictionary
+from weakref import WeakValueDictionary
 
 from axoneme.core.plugin import PluginContext
 from axoneme.core.records import Health, Level
@@ -99,11 +99,12 @@ def _own_address() -> str:
     return "127.0.0.1"
 
 
-_servers: WeakKeyDictionary[Any, Server] = WeakKeyDictionary()
+_servers: WeakValueDictionary[int, Server] = WeakValueDictionary()
 
 
 def of(context: PluginContext) -> Server:
-    """The server of a plugin's context."""
-    if context not in _servers:
-        _servers[context] = Server(context)
-    return _servers[context]
+    """The one server of a plugin's context, for as long as somebody refers to it."""
+    found: Any = _servers.get(id(context))
+    if found is None or found._context is not context:
+        found = _servers[id(context)] = Server(context)
+    return found  # type: ignore[no-any-return]

@@ -82,7 +82,7 @@ async def test_an_agent_listens_with_tls_and_says_when_new_certificates_are_no_g
     server = {"listen": "127.0.0.1:0", "tls": files}
     values = {"node": {"name": "node1"}, "plugins": {"hubble": {"server": server}}}
     async with AgentKit(plugins=[hubble], values=values) as kit, asyncio.timeout(30):
-        served = next(iter(service._servers.values()))
+        [served] = [server for server in service._servers.values() if server.port]
         target = Target(address=f"127.0.0.1:{served.port}", tls=Tls(ca=(ours.file,), server_name=name))
         async with client(target) as stub, client(target, peer_pb2_grpc.PeerStub) as peers:
             assert (await stub.ServerStatus(observer_pb2.ServerStatusRequest())).version.startswith(
