@@ -187,7 +187,7 @@ class Observer:
                 name = (self._context.config.cluster, endpoint.namespace)
                 self._namespaces[name] = max(self._namespaces.get(name, 0), int(last[number]))
 
-    async def get_flows(self, request: GetFlowsRequest) -> AsyncIterator[bytes]:
+    def get_flows(self, request: GetFlowsRequest) -> AsyncIterator[bytes]:
         """The answer to a request: serialized `observer.GetFlowsResponse`, for a handler whose serializer is the identity.
 
         Ends when the request is answered; with `follow`, never. A reader that is too slow gets `lost_events` with the exact
@@ -195,10 +195,12 @@ class Observer:
 
         :raises RequestError: at the first step, before anything was yielded.
         """
-        query = Query.of(request, self._decode, self.wire.uuids)
-        reader = Reader(self.ring, self._portions, self.node_name)
-        async for message in reader.answer(query, self._history(request, query)):
-            yield message
+
+        def asked() -> tuple[Query, History | None]:
+            query = Query.of(request, self._decode, self.wire.uuids)
+            return query, self._history(request, query)
+
+        return Reader(self.ring, self._portions, self.node_name).answer(asked)
 
     def _history(self, request: GetFlowsRequest, query: Query) -> History | None:
         """What the disk remembers, for a request that begins before the ring does."""

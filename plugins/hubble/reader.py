@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 import numpy as np
@@ -17,7 +17,7 @@ from axoneme.plugins.hubble.ring import Loss, Ring
 from axoneme.plugins.hubble.wire import Wire
 
 #: Messages that are made at once: what a reader who stops reading costs.
-PORTION: Final = 512
+PORTION: Final = 1024
 
 
 class Portions:
@@ -49,11 +49,12 @@ class Reader:
         self._ring, self._portions, self._node = ring, portions, node
         self._told = 0
 
-    async def answer(self, query: Query, history: History | None = None) -> AsyncIterator[bytes]:
+    async def answer(self, asked: Callable[[], tuple[Query, History | None]]) -> AsyncIterator[bytes]:
         """Serialized `GetFlowsResponse`s.
 
-        :param history: what was before the ring, if the query asks for it.
+        :param asked: makes the query, and what was before the ring, if the query asks for it. Called at the first step.
         """
+        query, history = asked()
         left, end = query.most, self._ring.head
         position = await query.begin(self._ring)
         self._told = max((loss.serial for loss in self._ring.losses if loss.position <= position), default=0)

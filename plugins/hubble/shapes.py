@@ -6,7 +6,7 @@ A part never depends on two things of which there are many: as many parts as end
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -103,27 +103,43 @@ def _layer4(flow: Flow, row: Any) -> tuple[bytes, bytes, bool]:
     return bytes([0x32, inner + 2, protocol << 3 | 2, inner]), foot, True
 
 
+class _Known(dict[Any, Any]):
+    """Parts by what they are of, made when they are needed first. Looking up takes no Python of ours."""
+
+    def __init__(self, make: Callable[[Any], Any]) -> None:
+        self._make = make
+
+    def __missing__(self, key: Any) -> Any:
+        made = self[key] = self._make(key)
+        return made
+
+    def of(self, keys: list[Any]) -> list[Any]:
+        if len(self) > _MOST:
+            self.clear()
+        return [self[key] for key in keys]
+
+
 class Shapes:
     """Shapes by their rows."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, Shape] = {}
+        self._known = _Known(self._made)
+        self._names: Names | None = None
         self._generation = 0
 
-    def of(self, columns: dict[str, Array], names: Names) -> list[Shape]:
-        if len(self._known) > _MOST or self._generation != names.generation:
+    def of(self, columns: Mapping[str, Array], names: Names) -> list[Shape]:
+        if self._names is not names or self._generation != names.generation:
             self._known.clear()
-            self._generation = names.generation
+            self._names, self._generation = names, names.generation
         rows = _rows(columns)
-        keys = rows.view(f"V{rows.itemsize}").tolist()
-        known = self._known
-        for place, key in enumerate(keys):
-            if key not in known:
-                known[key] = shape(rows[place], names)
-        return [known[key] for key in keys]
+        return self._known.of(rows.view(f"V{rows.itemsize}").tolist())
+
+    def _made(self, key: bytes) -> Shape:
+        assert self._names is not None
+        return shape(np.frombuffer(key, DTYPE)[0], self._names)
 
 
-def _rows(columns: dict[str, Array]) -> Array:
+def _rows(columns: Mapping[str, Array]) -> Array:
     rows = np.empty(len(columns["time"]), DTYPE)
     for name in PARTS:
         rows[name] = columns[name]
@@ -157,26 +173,6 @@ class Named:
         return Flow(**fields).SerializeToString(deterministic=True)
 
 
-class Cached:
-    """Serialized parts by a number of 64 bits or a row of bytes, made when they are needed first."""
-
-    def __init__(self, make: Callable[[Any], bytes]) -> None:
-        self._make = make
-        self._known: dict[Any, bytes] = {}
-
-    def of(self, keys: list[Any]) -> list[bytes]:
-        known = self._known
-        if len(known) > _MOST:
-            known.clear()
-        for key in keys:
-            if key not in known:
-                known[key] = self._make(key)
-        return [known[key] for key in keys]
-
-    def clear(self) -> None:
-        self._known.clear()
-
-
 class PolicyParts:
     """The fields that name the policies of one direction: who allowed, or denied."""
 
@@ -184,22 +180,23 @@ class PolicyParts:
         self._direction = direction
         self._name = "ingress" if direction == INGRESS else "egress"
         self._policies = policies
-        self._cached = Cached(self._part)
+        self._known = _Known(self._part)
         self._revision = -1
 
-    def of(self, columns: dict[str, Array]) -> list[bytes] | None:
+    def of(self, columns: Mapping[str, Array]) -> list[bytes] | None:
         """None where no flow has any."""
         rules = columns[f"{self._name}_rule"]
         if not rules.any():
             return None
         if self._revision != self._policies.revision:
             self._revision = self._policies.revision
-            self._cached.clear()
-        dropped = (columns["verdict"] == _DROPPED) & np.isin(columns["drop_reason"], POLICY_REASONS)
-        denied = (dropped | (columns["verdict"] == _AUDIT)) & (columns["direction"] == self._direction)
+            self._known.clear()
+        verdict, reason = columns["verdict"], columns["drop_reason"]
+        dropped = (verdict == _DROPPED) & ((reason == POLICY_REASONS[0]) | (reason == POLICY_REASONS[1]))
+        denied = (dropped | (verdict == _AUDIT)) & (columns["direction"] == self._direction)
         verdicts = columns["event_type"] == POLICY_VERDICT
         about = denied.astype(np.uint64) << np.uint64(1) | verdicts
-        return self._cached.of((rules.astype(np.uint64) << np.uint64(2) | about).tolist())
+        return self._known.of((rules.astype(np.uint64) << np.uint64(2) | about).tolist())
 
     def _part(self, key: int) -> bytes:
         found = self._policies.get(key >> 2)
@@ -211,15 +208,22 @@ class PolicyParts:
         return flow.SerializeToString(deterministic=True)
 
 
-def address_part(tag: int) -> Callable[[bytes], bytes]:
-    """Makes the field with this tag of an address: two halves of 64 bits, as they are in memory."""
+class Addresses:
+    """The addresses of one end, as fields with this tag."""
 
-    def make(key: bytes) -> bytes:
+    def __init__(self, tag: int) -> None:
+        self._tag = tag
+        self._known = _Known(self._made)
+
+    def of(self, high: Array, low: Array) -> list[bytes]:
+        rows = np.empty((len(high), 2), np.uint64)
+        rows[:, 0], rows[:, 1] = high, low
+        return self._known.of(rows.view("V16").ravel().tolist())
+
+    def _made(self, key: bytes) -> bytes:
         high, low = np.frombuffer(key, np.uint64).tolist()
         text = address(high, low).encode()
-        return bytes([tag, len(text)]) + text
-
-    return make
+        return bytes([self._tag, len(text)]) + text
 
 
 def address(high: int, low: int) -> str:

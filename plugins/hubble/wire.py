@@ -7,13 +7,11 @@ fields may come in any order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import repeat
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
-from axoneme.plugins.hubble.columns import Array, Has, View
+from axoneme.plugins.hubble.columns import Array, Columns, Has, View
 from axoneme.plugins.hubble.policies import Policies
 from axoneme.plugins.hubble.proto.flow_pb2 import Flow
 from axoneme.plugins.hubble.proto.observer_pb2 import GetFlowsResponse
@@ -21,17 +19,16 @@ from axoneme.plugins.hubble.shapes import (
     EGRESS,
     INGRESS,
     PORTS,
-    Cached,
+    Addresses,
     Named,
     PolicyParts,
+    Shape,
     Shapes,
-    address_part,
 )
 from axoneme.plugins.hubble.uuids import Uuids
 
 #: Bytes of a Timestamp's content.
 _TIME: Final = 12
-_SOURCE_TAG, _DESTINATION_TAG = 0x0A, 0x12
 #: Fields that are numbers of `Names`, and the part of it.
 _NAMED: Final = {
     "source": "endpoints", "destination": "endpoints", "interface": "interfaces", "source_service": "services",
@@ -47,15 +44,14 @@ class Wire:
         self._shapes = Shapes()
         self._named = {field: Named(field) for field in _NAMED}
         self._policies = (PolicyParts(EGRESS, policies), PolicyParts(INGRESS, policies))
-        self._addresses = {
-            "source": Cached(address_part(_SOURCE_TAG)), "destination": Cached(address_part(_DESTINATION_TAG)),
-        }  # fmt: skip
+        self._addresses = {"source": Addresses(0x0A), "destination": Addresses(0x12)}
 
     def flows(self, view: View, places: Array) -> list[bytes]:
         """Serialized `flow.Flow`s, of these places of a view."""
         if not len(places):
             return []
-        made = [body for body, _, _ in self._bodies(view, places)]
+        columns, seeds = _columns(view, places), view.seeds()[places]
+        made = self._bodies(columns, seeds, view, self._shapes.of(columns, view.names))
         for place, message in _kept(view, places):
             made[place] = message
         return made
@@ -64,52 +60,57 @@ class Wire:
         """Serialized `observer.GetFlowsResponse`s, of these places of a view."""
         if not len(places):
             return []
+        columns, seeds = _columns(view, places), view.seeds()[places]
+        shapes = self._shapes.of(columns, view.names)
+        bodies = self._bodies(columns, seeds, view, shapes)
+        told = _sliced(_beside(b"\xca\x3e\x0c", _times(columns["time"])))
         join, sizes = b"".join, _SIZES
-        made = [join((sizes[len(body)], body, node, time)) for body, node, time in self._bodies(view, places)]
+        made = [
+            join((sizes[len(body)], body, shape.node, time))
+            for body, shape, time in zip(bodies, shapes, told, strict=True)
+        ]
         for place, message in _kept(view, places):
             made[place] = response(Flow.FromString(message))
         return made
 
-    def _bodies(self, view: View, places: Array) -> Iterator[tuple[bytes, bytes, bytes]]:
-        """For each flow: itself, and the response's fields for its node and its time."""
-        columns = {name: column[places] for name, column in view.columns.items()}
-        shapes = self._shapes.of(columns, view.names)
-        times = _times(columns["time"])
-        stamp = _sliced(_beside(b"\x0a\x0c", times, b"\x92\x02\x24", self.uuids.text(view.seeds()[places])))
-        told = _sliced(_beside(b"\xca\x3e\x0c", times))
-        source, destination = self._ends(columns, "source"), self._ends(columns, "destination")
-        parts: list[list[bytes] | repeat[bytes]] = [
-            _ip_heads(columns["ip_version"], source, destination), source, destination, stamp,
-            *self._named_parts(columns, view),
-        ]  # fmt: skip
-        parts += [found for each in self._policies if (found := each.of(columns)) is not None]
-        ports = _sliced(_ports(columns))
-        join = b"".join
-        for shape, port, rest, time in zip(shapes, ports, zip(*parts, strict=True), told, strict=True):
-            if shape.has_ports:
-                yield join((shape.head, port, shape.foot, *rest)), shape.node, time
-            else:
-                yield join((shape.head, *rest)), shape.node, time
-
-    def _named_parts(self, columns: dict[str, Array], view: View) -> Iterator[list[bytes]]:
+    def _bodies(self, columns: Columns, seeds: Array, view: View, shapes: list[Shape]) -> list[bytes]:
+        """The flows."""
+        stamps = _beside(b"\x0a\x0c", _times(columns["time"]), b"\x92\x02\x24", self.uuids.text(seeds))
+        source, destination = (
+            addresses.of(columns[f"{end}_high"], columns[f"{end}_low"])
+            for end, addresses in self._addresses.items()
+        )
+        parts = [_ip_heads(columns["ip_version"], source, destination), source, destination, _sliced(stamps)]
         for field, part in _NAMED.items():
             if (numbers := columns[field]).any():
-                yield self._named[field].of(numbers, getattr(view.names, part))
+                parts.append(self._named[field].of(numbers, getattr(view.names, part)))
+        parts += [found for each in self._policies if (found := each.of(columns)) is not None]
+        join, ports = b"".join, _sliced(_ports(columns))
+        return [
+            join((shape.head, port, shape.foot, *rest)) if shape.has_ports else join((shape.head, *rest))
+            for shape, port, rest in zip(shapes, ports, zip(*parts, strict=True), strict=True)
+        ]
 
-    def _ends(self, columns: dict[str, Array], end: str) -> list[bytes]:
-        rows = np.stack([columns[f"{end}_high"], columns[f"{end}_low"]], axis=1)
-        found = self._addresses[end].of(rows.view("V16").ravel().tolist())
-        for place in np.flatnonzero(columns["ip_version"] == 0).tolist():
-            found[place] = b""
-        return found
+
+def _columns(view: View, places: Array) -> Columns:
+    """Those that messages are made of, at these places."""
+    first, last = int(places[0]), int(places[-1])
+    if last - first + 1 == len(places):
+        return {name: column[first : last + 1] for name, column in view.columns.items()}
+    return {name: column[places] for name, column in view.columns.items()}
 
 
 def _ip_heads(versions: Array, source: list[bytes], destination: list[bytes]) -> list[bytes]:
     """The beginning of the field `IP`, of which the addresses are the rest."""
-    return [
-        b"" if not version else b"\x2a%c\x18%c" % (2 + len(one) + len(other), version)
-        for version, one, other in zip(versions.tolist(), source, destination, strict=True)
-    ]
+    heads = _IP_HEADS
+    if (one := int(versions[0])) and (versions == one).all():
+        return [heads[one, len(a) + len(b)] for a, b in zip(source, destination, strict=True)]
+    made = []
+    for place, version in enumerate(versions.tolist()):
+        if not version:
+            source[place] = destination[place] = b""
+        made.append(heads[version, len(source[place]) + len(destination[place])] if version else b"")
+    return made
 
 
 def _kept(view: View, places: Array) -> list[tuple[int, bytes]]:
@@ -136,7 +137,7 @@ def _times(times: Array) -> Array:
     return made
 
 
-def _ports(columns: dict[str, Array]) -> Array:
+def _ports(columns: Columns) -> Array:
     """The fields `source_port` and `destination_port` (n, 8)."""
     made = np.empty((len(columns["time"]), PORTS), np.uint8)
     made[:, 0], made[:, 4] = 0x08, 0x10
@@ -179,6 +180,15 @@ def varint(number: int) -> bytes:
     return bytes(made)
 
 
+class _IpHeads(dict[tuple[int, int], bytes]):
+    """By the version, and the size of both addresses."""
+
+    def __missing__(self, key: tuple[int, int]) -> bytes:
+        version, size = key
+        made = self[key] = bytes([0x2A, 2 + size, 0x18, version])
+        return made
+
+
 class _Sizes(dict[int, bytes]):
     """The beginning of a response, by the size of its flow."""
 
@@ -187,4 +197,5 @@ class _Sizes(dict[int, bytes]):
         return made
 
 
-_SIZES: Any = _Sizes()
+_SIZES: Final = _Sizes()
+_IP_HEADS: Final = _IpHeads()
