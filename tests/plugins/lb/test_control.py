@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import pytest
 from scenes import kit, service, slices, until
 
+from axoneme.core.api.wire import NotFoundError, RequestError
 from axoneme.core.testing.agent import AgentKit, FakePlatform
 from axoneme.core.workloads.endpoints import NamedPort
 from axoneme.plugins.lb import control
 from axoneme.plugins.lb.image import row_key
-from axoneme.plugins.lb.maps import BackendFlag, Scope
+from axoneme.plugins.lb.maps import BackendFlag, Scope, ServiceFlag
 from axoneme.plugins.lb.tables import BackendsRow, ServiceRow
 
 WEB = service("web", "clusterIP: 10.96.0.10, ports: [{port: 80}]")
@@ -96,6 +99,124 @@ async def test_a_restart_writes_nothing_and_keeps_numbers(tmp_path: Path) -> Non
         await until(lambda: "web" in names(made))
         assert before == {n: made.agent.datapath.map(n).items()[1].tobytes() for n in before}
         assert control.of(made.agent.context("lb")).writes == 0
+
+
+async def test_an_address_from_a_pool_stays_over_restarts(tmp_path: Path) -> None:
+    platform = FakePlatform()
+    text = service(
+        "cloud",
+        "type: LoadBalancer, clusterIP: 10.96.0.4, ports: [{port: 80}], loadBalancerSourceRanges: [203.0.113.0/24]",
+    )
+    pool = "apiVersion: cilium.io/v2alpha1\nkind: CiliumLoadBalancerIPPool\nmetadata: {name: blue}\nspec: {blocks: [{cidr: 192.0.2.0/28}]}\n"
+    async with kit(tmp_path, platform) as made:
+        made.resource("pool.yaml", pool)
+        made.resource("a.yaml", text.replace("cloud", "aaa").replace("0.4", "0.5"))
+        await until(lambda: row_of(made, "192.0.2.0", 80) is not None)
+        made.resource("cloud.yaml", text)
+        await until(lambda: row_of(made, "192.0.2.1", 80, Scope.EXTERNAL) is not None)
+        assert row_of(made, "192.0.2.1", 80, Scope.EXTERNAL)["flags"] == ServiceFlag.SOURCE_RANGES
+        assert row_of(made, "192.0.2.1", 80)["flags"] == 0, "who is on the node needs no permission"
+        assert row_of(made, "10.96.0.4", 80, Scope.EXTERNAL) is None
+        assert len(made.agent.datapath.map("lb_sources4").items()[0]) == 2
+        (tmp_path / "resources" / "a.yaml").unlink()
+        await until(lambda: "aaa" not in names(made))
+    async with kit(tmp_path, platform) as made:
+        await until(lambda: "cloud" in names(made))
+        assert row_of(made, "192.0.2.1", 80) is not None
+        assert row_of(made, "192.0.2.0", 80) is None
+
+
+async def test_node_ports_follow_the_node_s_addresses_and_policies_differ_by_scope() -> None:
+    text = service(
+        "web",
+        "type: NodePort, clusterIP: 10.96.0.3, externalTrafficPolicy: Local, selector: {app: web}, ports: [{port: 80, nodePort: 30080}]",
+    )
+    far = slices("web", ["10.9.9.9"], 80)
+    async with kit() as made:
+        hosts = made.agent.workloads.ipcache
+        hosts.set_hosts({ip_address("192.0.2.1")})
+        web = await made.agent.workloads.add("web", labels={"app": "web"})
+        made.resource("web.yaml", text + far + slices("web", [str(web.ipv4)], 80).replace("web-4", "web-b"))
+        await until(lambda: len(behind(made, "192.0.2.1", 30080)) == 2)
+        assert behind(made, "192.0.2.1", 30080, Scope.EXTERNAL) == [f"{web.ipv4}:80"]
+        hosts.set_hosts({ip_address("192.0.2.7"), ip_address("2001:db8::7")})
+        await until(lambda: row_of(made, "192.0.2.7", 30080) is not None)
+        assert row_of(made, "192.0.2.1", 30080) is None
+        assert row_of(made, "2001:db8::7", 30080) is not None
+        await made.agent.workloads.remove("web")
+        await until(lambda: behind(made, "192.0.2.7", 30080, Scope.EXTERNAL) == [])
+        assert len(behind(made, "192.0.2.7", 30080)) == 2, "of this node or not, the slice says it is there"
+
+
+REDIRECT = """\
+apiVersion: cilium.io/v2
+kind: CiliumLocalRedirectPolicy
+metadata: {name: dns}
+spec:
+  skipRedirectFromBackend: true
+  redirectFrontend: {serviceMatcher: {serviceName: dns, namespace: default}}
+  redirectBackend:
+    localEndpointSelector: {matchLabels: {app: cache}}
+    toPorts: [{port: "5353", protocol: TCP}]
+"""
+
+
+async def test_a_local_redirect_takes_the_cluster_ip_while_it_has_somebody() -> None:
+    original = service("dns", "clusterIP: 10.96.0.53, ports: [{port: 53}]") + slices("dns", ["10.0.0.1"], 53)
+    async with kit() as made:
+        made.resource("dns.yaml", original)
+        made.resource("redirect.yaml", REDIRECT)
+        await until(lambda: "dns:local-redirect" in names(made))
+        assert behind(made, "10.96.0.53", 53) == ["10.0.0.1:53"]
+        cache = await made.agent.workloads.add("cache", labels={"app": "cache"})
+        await until(lambda: behind(made, "10.96.0.53", 53) == [f"{cache.ipv4}:5353"])
+        row = row_of(made, "10.96.0.53", 53)
+        assert row["flags"] == ServiceFlag.SKIP_BACKENDS
+        assert made.agent.datapath.map("lb_skips").lookup(
+            {"endpoint": cache.id, "service": int(row["number"])}
+        )
+        await made.agent.workloads.remove("cache")
+        await until(lambda: behind(made, "10.96.0.53", 53) == ["10.0.0.1:53"])
+
+
+async def test_services_by_command_over_restarts(tmp_path: Path) -> None:
+    platform = FakePlatform()
+    wish: dict[str, Any] = {
+        "name": "extra",
+        "vips": ["10.96.0.9"],
+        "port": 53,
+        "backends": [{"address": "10.0.0.1", "port": 53}],
+    }
+    async with kit(tmp_path, platform) as made:
+        call = made.client().call
+        assert await asyncio.to_thread(call, "service.add", **wish) == {"service": "default/extra"}
+        await until(lambda: behind(made, "10.96.0.9", 53))
+        for wrong in ({**wish, "port": 99999}, {**wish, "vips": ["x"]}, {**wish, "colour": "red"}):
+            with pytest.raises(RequestError):
+                await asyncio.to_thread(call, "service.add", **wrong)
+        made.resource("web.yaml", WEB)
+        await until(lambda: "web" in names(made))
+        with pytest.raises(RequestError, match="in a resource file"):
+            await asyncio.to_thread(call, "service.add", **{**wish, "name": "web"})
+    async with kit(tmp_path, platform) as made:
+        await until(lambda: behind(made, "10.96.0.9", 53))
+        call = made.client().call
+        (explained,) = await asyncio.to_thread(call, "service.explain", frontend="10.96.0.9:53/tcp")
+        assert [one["why"] for one in explained["backends"]] == ["used"]
+        await asyncio.to_thread(call, "service.delete", name="extra")
+        await until(lambda: row_of(made, "10.96.0.9", 53) is None)
+        with pytest.raises(NotFoundError):
+            await asyncio.to_thread(call, "service.delete", name="extra")
+
+
+async def test_clients_that_keep_their_backend_may_only_keep_members() -> None:
+    text = service("web", "clusterIP: 10.96.0.10, sessionAffinity: ClientIP, ports: [{port: 80}]")
+    async with kit() as made:
+        made.resource("web.yaml", text + slices("web", ["10.0.0.1", "10.0.0.2"]))
+        await until(lambda: len(made.agent.datapath.map("lb_members").items()[0]) == 2)
+        assert row_of(made, "10.96.0.10", 80)["affinity"] == 10_800
+        made.resource("web.yaml", text + slices("web", ["10.0.0.2"]))
+        await until(lambda: len(made.agent.datapath.map("lb_members").items()[0]) == 1)
 
 
 async def test_what_a_cluster_would_do_and_nobody_does_here_is_said() -> None:
