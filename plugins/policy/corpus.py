@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from axoneme.core.errors import ResourceError
+from axoneme.core.errors import AxonemeError, ResourceError, Where
 from axoneme.core.workloads import identities
 from axoneme.core.workloads.identities import workload_labels
 from axoneme.plugins.policy.engine import Engine
@@ -61,13 +62,45 @@ class Summary:
     mismatches: list[Mismatch] = field(factory=list)
 
 
+class CorpusError(AxonemeError):
+    """A file that is no corpus."""
+
+
 def read(path: Path) -> Iterator[dict[str, Any]]:
-    """The cases of a `.jsonl` or `.jsonl.gz` file."""
+    """The cases of a `.jsonl` or `.jsonl.gz` file. Raises `CorpusError` with file and line."""
     opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as lines:
-        for line in lines:
-            if line.strip():
-                yield json.loads(line)
+    number = 0
+    try:
+        with opener(path, "rt", encoding="utf-8") as lines:
+            for line in lines:
+                number += 1
+                if line.strip():
+                    yield _checked(json.loads(line))
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
+        raise CorpusError(
+            f"not a corpus: {error}",
+            where=Where(str(path), number),
+            hint="one JSON object a line, perhaps gzipped",
+        ) from None
+
+
+def _checked(case: Any) -> dict[str, Any]:
+    """A case that has what every case has. Raises `ValueError`."""
+    if not isinstance(case, dict):
+        raise ValueError("a case is an object")
+    for name, kind in (
+        ("name", str),
+        ("namespaces", dict),
+        ("policies", list),
+        ("endpoints", dict),
+        ("flows", list),
+    ):
+        if not isinstance(case.get(name), kind):
+            raise ValueError(f"a case needs {name!r}")
+    results = case["expected"].get("results") if isinstance(case.get("expected"), dict) else None
+    if not isinstance(results, list) or len(results) != len(case["flows"]):
+        raise ValueError("a case needs 'expected' with a result for each flow")
+    return case
 
 
 class CaseWorld:
