@@ -3,49 +3,86 @@
  * steer: the socket of a proxied connection, in the host's socket lookup (attach point `sk_lookup`). It runs for what has no
  * connected socket: a TCP connection's first packet, and datagrams. So TIME_WAIT and established connections are the
  * stack's own business, and nobody is called for them. A proxy that is gone refuses.
+ *
+ * The connection is found by the key of its answers, which are what the proxy will send: so it does not matter whether the
+ * packet was translated on its way.
  */
 
-INLINE struct connection *LOCAL(proxied)(struct bpf_sk_lookup *ctx)
+#define STEER_AF_INET 2
+
+/* The number of the proxy that the packet was sent to, 0 for none. */
+INLINE u16 LOCAL(proxy_of)(struct bpf_sk_lookup *ctx)
 {
-	if (ctx->family == 2) { /* AF_INET */
+	if (ctx->family == STEER_AF_INET) {
 		struct tuple4 t = {};
 
-		t.saddr.a[0] = ctx->remote_ip4;
-		t.daddr.a[0] = ctx->local_ip4;
-		t.sport = (u16)ctx->remote_port;
-		t.dport = be16(ctx->local_port);
+		t.saddr.a[0] = ctx->local_ip4;
+		t.daddr.a[0] = ctx->remote_ip4;
+		t.sport = be16(ctx->local_port);
+		t.dport = (u16)ctx->remote_port;
 		t.protocol = ctx->protocol;
-		return connections4_lookup(&t);
+		__auto_type conn = connections4_lookup(&t);
+		return conn && (conn->flags & CONN_REPLY) ? conn->proxy_port : 0;
 	} else {
 		struct tuple6 t = {};
 
-		t.saddr.a[0] = ctx->remote_ip6[0];
-		t.saddr.a[1] = ctx->remote_ip6[1];
-		t.saddr.a[2] = ctx->remote_ip6[2];
-		t.saddr.a[3] = ctx->remote_ip6[3];
-		t.daddr.a[0] = ctx->local_ip6[0];
-		t.daddr.a[1] = ctx->local_ip6[1];
-		t.daddr.a[2] = ctx->local_ip6[2];
-		t.daddr.a[3] = ctx->local_ip6[3];
-		t.sport = (u16)ctx->remote_port;
-		t.dport = be16(ctx->local_port);
+		t.saddr.a[0] = ctx->local_ip6[0];
+		t.saddr.a[1] = ctx->local_ip6[1];
+		t.saddr.a[2] = ctx->local_ip6[2];
+		t.saddr.a[3] = ctx->local_ip6[3];
+		t.daddr.a[0] = ctx->remote_ip6[0];
+		t.daddr.a[1] = ctx->remote_ip6[1];
+		t.daddr.a[2] = ctx->remote_ip6[2];
+		t.daddr.a[3] = ctx->remote_ip6[3];
+		t.sport = be16(ctx->local_port);
+		t.dport = (u16)ctx->remote_port;
 		t.protocol = ctx->protocol;
-		return connections6_lookup(&t);
+		__auto_type conn = connections6_lookup(&t);
+		return conn && (conn->flags & CONN_REPLY) ? conn->proxy_port : 0;
 	}
+}
+
+/*
+ * From a workload, to an address that is not the host's, and yet here: only the mark of a proxied connection leads it here.
+ * If the connection is not known any more, it must not reach whatever listens on the host.
+ */
+INLINE bool LOCAL(strayed)(struct bpf_sk_lookup *ctx)
+{
+	u32 ifindex = ctx->ingress_ifindex;
+	struct ipcache_entry *entry;
+
+	if (!links_lookup(&ifindex))
+		return false;
+	if (ctx->family == STEER_AF_INET) {
+		struct prefix4 key = {.length = 32};
+
+		key.address.a[0] = ctx->local_ip4;
+		entry = ipcache4_lookup(&key);
+	} else {
+		struct prefix6 key = {.length = 128};
+
+		key.address.a[0] = ctx->local_ip6[0];
+		key.address.a[1] = ctx->local_ip6[1];
+		key.address.a[2] = ctx->local_ip6[2];
+		key.address.a[3] = ctx->local_ip6[3];
+		entry = ipcache6_lookup(&key);
+	}
+	return !entry || entry->identity != IDENTITY_HOST;
 }
 
 STAGE(steer)
 {
-	struct connection *conn = LOCAL(proxied)(ctx);
 	struct proxy_key key = {};
 	struct bpf_sock *sk;
 	long error;
 
-	if (!conn || conn->next_hop != HOP_PROXY || conn->proxy_port < PROXY_FIRST || conn->proxy_port > PROXY_LAST)
+	key.proxy = LOCAL(proxy_of)(ctx);
+	if (!key.proxy)
+		return LOCAL(strayed)(ctx) ? TAKEN(SK_DROP) : NEXT;
+	if (key.proxy < PROXY_FIRST || key.proxy > PROXY_LAST)
 		return NEXT;
-	key.proxy = conn->proxy_port;
 	key.protocol = ctx->protocol;
-	key.family = ctx->family == 2 ? 4 : 6;
+	key.family = ctx->family == STEER_AF_INET ? 4 : 6;
 	sk = proxies_lookup(&key);
 	if (!sk)
 		return TAKEN(SK_DROP);
@@ -53,3 +90,5 @@ STAGE(steer)
 	bpf_sk_release(sk);
 	return error ? TAKEN(SK_DROP) : TAKEN(SK_PASS);
 }
+
+#undef STEER_AF_INET

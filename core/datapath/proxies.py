@@ -54,7 +54,7 @@ def proxy_stages(first: Proxy, last: Proxy | None = None) -> Iterator[Stage]:
         source=folder / "steer.c",
         attach=("sk_lookup",),
         phase=Phase.REDIRECT,
-        maps=("proxies", "connections4", "connections6"),
+        maps=("proxies", "connections4", "connections6", "links", "ipcache4", "ipcache6"),
         defines=defines,
     )
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from attrs import field, frozen
 
-from axoneme.core.datapath.abi import NextHop
+from axoneme.core.datapath.abi import ConnectionFlag
 from axoneme.core.datapath.endpoint_maps import words
+from axoneme.core.datapath.proxies import Proxy
 from axoneme.core.plugin import PluginContext
 from axoneme.plugins.dns.config import DnsConfig
 from axoneme.plugins.dns.datagrams import Place
@@ -91,7 +92,7 @@ class DnsProxy:
         except BadMessageError:
             self.counts["parse_errors"] += 1
             return reply(wire, "FORMERR")
-        endpoint = int(connection["source_endpoint"])
+        endpoint = int(connection["destination_endpoint"])
         if not self._permits.allows(int(connection["egress_l7"]), question.name):
             self._note(way, endpoint, question, "denied", Answer(self._config.refusal.upper()))
             return reply(wire, self._config.refusal.upper())
@@ -105,17 +106,20 @@ class DnsProxy:
             self._busy -= 1
 
     def _connection(self, way: Way) -> Any:
+        """The entry of the answers' direction: it is found whatever the questions were translated from."""
         client, server = ip_address(way.client[0]), ip_address(way.server[0])
         key = {
-            "saddr": {"a": words(client)},
-            "daddr": {"a": words(server)},
-            "sport": way.client[1],
-            "dport": way.server[1],
+            "saddr": {"a": words(server)},
+            "daddr": {"a": words(client)},
+            "sport": way.server[1],
+            "dport": way.client[1],
             "protocol": way.protocol,
             "pad": (0, 0, 0),
         }
         found = self._context.map(f"connections{client.version}").lookup(key)
-        return found if found is not None and found["next_hop"] == NextHop.PROXY else None
+        if found is None or not found["flags"] & ConnectionFlag.REPLY or found["proxy_port"] != Proxy.DNS:
+            return None
+        return found
 
     async def _pass_on(
         self, wire: bytes, way: Way, endpoint: int, question: Question, forward: Forward

@@ -229,6 +229,41 @@ def test_the_server_itself_cannot_answer_past_the_proxy(place: Place) -> None:
         assert client.recv(64).startswith(b"proxy|y"), "nothing forged came before"
 
 
+def forget_answers(node: Node, client: socket.socket) -> None:
+    """As if the connection table had been too small: the direction from the server is gone, the other one is not."""
+    from axoneme.core.datapath.abi import TUPLE
+    from axoneme.core.datapath.syscall import SyscallKernel
+
+    kernel = SyscallKernel()
+    (pin,) = [path for path in (node.bpffs / "maps").iterdir() if path.name.startswith("connections4@")]
+    (address, port), (asked, asked_port) = client.getsockname(), client.getpeername()
+    words = [{"a": [int.from_bytes(socket.inet_aton(one), "big")]} for one in (asked, address)]
+    key = TUPLE[4].pack(
+        saddr=words[0], daddr=words[1], sport=asked_port, dport=port, protocol=17, pad=(0, 0, 0)
+    )
+    fd = kernel.open_pin(pin)
+    assert kernel.map_delete(fd, key)
+    kernel.close(fd)
+
+
+def test_a_connection_that_is_forgotten_halfway_does_not_reach_the_host(place: Place) -> None:
+    """What has the mark is local to the host, where somebody else listens on that port."""
+    with Namespaces() as owned:
+        host = owned.serve_udp(place.node.netns, 53, lambda data: b"host|" + data)
+        assert place.ask(place.client.netns, "10.244.0.1", 53, udp=True)[0] == "proxy"
+        with within(place.client.netns, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as client:
+            client.settimeout(0.3)
+            client.connect((place.server.ipv4, 53))
+            client.sendall(b"x")
+            assert client.recv(64).startswith(b"proxy")
+            forget_answers(place.node, client)
+            client.sendall(b"y")
+            with pytest.raises(OSError):  # noqa: PT011 - silence, or a refusal
+                client.recv(64)
+        assert ask(place.node.netns, "127.0.0.1", 53, udp=True).startswith(b"host"), "it does listen"
+        assert host.seen == ["127.0.0.1"]
+
+
 def test_without_the_proxy_the_door_is_closed(place: Place) -> None:
     node = place.node
     node.kill9()
