@@ -83,6 +83,9 @@ def _side(side: dict[str, Any]) -> Iterator[str]:
     if side["error"]:
         yield f"  its policies cannot be brought up to date: {side['error']}"
     yield f"  by {_rule(side['rule'])}"
+    kernel = side.get("kernel")
+    if kernel and kernel["verdict"] != side["verdict"]:
+        yield f"  but {kernel['verdict']} in the kernel: {_rule(kernel['rule']) if kernel['rule'] else 'not ready yet'}"
     for one in side["default_deny_by"]:
         yield f"  default deny is turned on by {one['policy']}{_place(one)}"
     considered = [one for one in side["considered"] if one["outcome"] != "decides"]

@@ -109,7 +109,8 @@ class Parties:
 
     def of_identity(self, number: int, address: Address | None = None) -> Party:
         labels = self.identities.get(number, ())
-        return Party(name=shown(number, labels), identity=number, labels=labels, address=address)
+        name = shown(number, labels) if address is None else str(address)
+        return Party(name=name, identity=number, labels=labels, address=address)
 
     def _by_name(self, text: str) -> Party | None:
         found = [one for one in self.workloads if text in (one.name, one.name.rpartition("/")[2])]

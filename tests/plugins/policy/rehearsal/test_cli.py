@@ -130,6 +130,13 @@ async def test_what_is_in_force_can_be_taken_away(kit: AgentKit, shell: Shell) -
     assert "default-deny" in out
     assert f"default deny is turned on by default/db ({kit.folder}/resources/db.yaml:1)" in out
     sides = json.loads((await shell("explain", "web", "db", "5432", "-o", "json"))[1])["sides"]
+    assert [one["kernel"]["verdict"] for one in sides] == ["allowed", "denied"]
+    assert sides[1]["kernel"]["rule"] == sides[1]["rule"]
+    assert "in the kernel" not in out
+    kit.agent.datapath.map("policy_subjects").update(1, {"egress": 0, "ingress": 0, "flags": 0})
+    out = (await shell("explain", "api", "db", "5432"))[1]
+    assert out.splitlines()[0].endswith(": denied")
+    assert "  but denied in the kernel: not ready yet" in out
     assert [one["direction"] for one in sides] == ["egress", "ingress"]
     assert set(sides[1]) >= {
         "direction", "subject", "peer", "verdict", "rule", "considered", "default_deny_by", "suggestion_yaml"
