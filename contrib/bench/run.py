@@ -17,7 +17,7 @@ from pathlib import Path
 import figures
 
 #: Modules of this folder with a function `figures()`. Each is imported only when it is run.
-MODULES = ("datapath", "agent", "policy", "hubble", "hubble_metrics", "lb_control")
+MODULES = ("datapath", "agent", "policy", "hubble", "hubble_metrics", "lb_control", "event_store")
 
 
 def selected(names: Sequence[str]) -> Iterator[figures.Figure]:

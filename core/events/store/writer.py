@@ -119,7 +119,9 @@ class EventStore:
             records = records.astype(EVENT.dtype)
         if offset is None or offset:
             records = to_wall_clock(records, offset)
-        records = records[records["time"].argsort(kind="stable")]
+        times = records["time"]
+        if (times[1:] < times[:-1]).any():
+            records = records[times.argsort(kind="stable")]
         self.expire()
         for start in range(0, len(records), MAX_RECORDS):
             try:
