@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import grp
 import os
 import shutil
-import socket
-import stat
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from attrs import field, frozen
 
 from axoneme.core import logs
 from axoneme.core.errors import AxonemeError, ConfigError, Where
+from axoneme.plugins.hubble.server import handover
 from axoneme.plugins.hubble.server.config import ServerTls, split
 from axoneme.plugins.hubble.server.tls import Certificates, TlsListener
 
@@ -35,7 +35,7 @@ _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_REQUEST),
     ("grpc.max_metadata_size", 16 << 10),
     ("grpc.max_concurrent_streams", 256),  # of one connection
-    ("grpc.so_reuseport", 0),
+    ("grpc.so_reuseport", 1),  # see handover.py
     # Clients that are gone are noticed; those that ping, as relays do, are not taken for a nuisance.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
@@ -72,7 +72,8 @@ class GrpcServer:
         self._server: Any = None
         self._health: Any = None
         self._tls: TlsListener | None = None
-        self._private: Path | None = None
+        self._publish: tuple[Path, Path] | None = None
+        self._closing = contextlib.ExitStack()
         self.certificates = Certificates(place.tls) if place.tls.certificate else None
         #: The port that it listens on, 0 for none.
         self.port = 0
@@ -95,11 +96,13 @@ class GrpcServer:
         if self._place.listen:
             self._listen_tcp()
         await self._server.start()
+        if self._publish is not None:
+            handover.publish(*self._publish)
 
     async def serve(self, ready: Callable[[], None]) -> None:
         """From start to cancellation."""
-        await self.start()
         try:
+            await self.start()
             ready()
             await (self._tls.run() if self._tls is not None else asyncio.Event().wait())
         finally:
@@ -116,58 +119,50 @@ class GrpcServer:
             await self._health.set(name, status)
 
     async def stop(self) -> None:
-        await self._server.stop(GRACE)
-        if self._place.socket is not None:
-            self._place.socket.unlink(missing_ok=True)
-        if self._private is not None:
-            shutil.rmtree(self._private, ignore_errors=True)
+        if self._server is not None:
+            await self._server.stop(GRACE)
+        self._closing.close()
 
     def _listen_unix(self, path: Path) -> None:
-        if len(os.fsencode(path)) > _LONGEST_PATH:
+        private = handover.private_path(path)
+        if len(os.fsencode(private)) > _LONGEST_PATH:
             raise AxonemeError(
-                f"the path of the socket is longer than {_LONGEST_PATH} bytes", where=Where(str(path))
+                f"the path of the socket is longer than {_LONGEST_PATH - len(private.name) + len(path.name)} bytes",
+                where=Where(str(path)),
             )
         owner = _group_id(self._place.group)
-        if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
-            path.unlink()  # of a server that died
         before = os.umask(0o177)  # at no moment it is open to everybody
         try:
-            self._server.add_insecure_port(f"unix:{path}")
+            self._server.add_insecure_port(f"unix:{private}")
         except RuntimeError as error:
             raise AxonemeError(f"cannot listen: {error}", where=Where(str(path))) from error
         finally:
             os.umask(before)
-        os.chown(path, -1, owner)
-        os.chmod(path, 0o660)
+        self._closing.callback(handover.withdraw, path, private)
+        os.chown(private, -1, owner)
+        os.chmod(private, 0o660)
+        self._publish = (path, private)
 
     def _listen_tcp(self) -> None:
         host, port = split(self._place.listen)
+        if self.certificates is not None:
+            self.certificates.context()
+        handover.take_port(host, port)
+        self._closing.callback(handover.release_port, port)
         if self.certificates is None:
+            shown = f"[{host or '::'}]" if ":" in (host or "::") else host
             try:
-                self.port = self._server.add_insecure_port(
-                    f"[{host or '::'}]:{port}" if ":" in (host or "::") else f"{host}:{port}"
-                )
+                self.port = self._server.add_insecure_port(f"{shown}:{port}")
             except RuntimeError as error:
                 raise AxonemeError(f"cannot listen on {self._place.listen}: {error}") from error
             return
-        self.certificates.context()
-        self._private = Path(tempfile.mkdtemp(prefix="axoneme-hubble-"))
-        backend = self._private / "grpc.sock"
-        listener = _bind(host, port)
+        folder = Path(tempfile.mkdtemp(prefix="axoneme-hubble-"))
+        self._closing.callback(shutil.rmtree, folder, ignore_errors=True)
+        listener = handover.bind(host, port)
+        self._closing.callback(listener.close)
         self.port = listener.getsockname()[1]
-        self._server.add_insecure_port(f"unix:{backend}")
-        self._tls = TlsListener(listener, self.certificates, backend)
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    """A listening TCP socket; without a host on all addresses of both families."""
-    try:
-        if not host and socket.has_dualstack_ipv6():
-            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=128)
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=128)
-    except OSError as error:
-        raise AxonemeError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+        self._server.add_insecure_port(f"unix:{folder / 'grpc.sock'}")
+        self._tls = TlsListener(listener, self.certificates, folder / "grpc.sock")
 
 
 def _group_id(name: str) -> int:

@@ -30,6 +30,8 @@ class Server:
     def __init__(self, context: PluginContext) -> None:
         self._context = context
         self._grpc: GrpcServer | None = None
+        #: The names of the peers that it entered into the table.
+        self._told: set[str] = set()
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Until cancelled."""
@@ -48,13 +50,17 @@ class Server:
         self._grpc = GrpcServer(place, handlers, (SERVICE, peers.SERVICE))
         known = [me, *context.config.peers]
         table.upsert(*known)
+        self._told = {peer.name for peer in known}
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(events.run(lambda: None, context.state))
                 tasks.create_task(self._grpc.serve(ready))
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
         finally:
-            self._grpc = None
-            table.delete(*(peer.name for peer in known))
+            self._grpc, told, self._told = None, self._told, set()
+            # Those that a newer server of this agent tells of, too, stay.
+            table.delete(*told.difference(*(other._told for other in _servers.values())))
 
     def health(self) -> Health:
         """Certificates that cannot be used are worth knowing before the old ones expire."""

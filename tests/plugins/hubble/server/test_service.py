@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from flow_world import World, records
 from hubble_certificates import Authority
 from hubble_nodes import running
 
+from axoneme.core.errors import AxonemeError
 from axoneme.core.records import Level
 from axoneme.core.testing.agent import AgentKit
 from axoneme.plugins import hubble
 from axoneme.plugins.hubble.agent_events import AgentEvents
 from axoneme.plugins.hubble.channel import Target, Tls, open_channel
-from axoneme.plugins.hubble.peers import server_name
+from axoneme.plugins.hubble.peers import PEERS, Peer, server_name
 from axoneme.plugins.hubble.proto import flow_pb2, observer_pb2, observer_pb2_grpc, peer_pb2, peer_pb2_grpc
 from axoneme.plugins.hubble.server import service
 from axoneme.plugins.hubble.server.limits import VALUES
@@ -217,3 +219,50 @@ async def test_a_regular_expression_that_would_explode_elsewhere_does_not(tmp_pa
     nasty = flow_pb2.FlowFilter(http_path=["(a*)*(a|aa)*$"], event_type=[flow_pb2.EventTypeFilter(type=129)])
     async with serving(world, tmp_path / "s") as target, client(target) as stub:
         assert len([answer async for answer in stub.GetFlows(Request(whitelist=[nasty]))]) == 500
+
+
+async def asked(target: Target) -> int:
+    """How large the ring of whoever answers is."""
+    async with client(target) as stub:
+        return int((await stub.ServerStatus(observer_pb2.ServerStatusRequest(), timeout=10)).max_flows)
+
+
+async def test_a_changed_configuration_takes_the_addresses_over_and_one_that_fails_leaves_them(
+    tmp_path: Path,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+
+    def values(flows: int, **server: Any) -> dict[str, Any]:
+        given = {"flows": flows, "server": {"listen": f"127.0.0.1:{port}", **server}}
+        return {"node": {"name": "node1"}, "plugins": {"hubble": given}}
+
+    ours = Authority(tmp_path)
+    async with AgentKit(plugins=[hubble], values=values(256)) as kit, asyncio.timeout(60):
+        unix = Target(address=f"unix://{kit.folder / 'run' / 'hubble.sock'}")
+        tcp = Target(address=f"127.0.0.1:{port}")
+        assert (await asked(unix), await asked(tcp)) == (256, 256)
+        kit.configure(values(512))
+        await kit.agent.reload()
+        assert (await asked(unix), await asked(tcp)) == (512, 512)
+        rows = kit.agent.state.table(PEERS.name, Peer).all()
+        assert [(row.name, row.address) for row in rows] == [("node1", f"127.0.0.1:{port}")]
+        broken = {"certificate": "/none.crt", "key": "/none.key"}
+        kit.configure(values(1024, tls=broken))
+        with pytest.raises(AxonemeError, match=r"none\.crt"):
+            await kit.agent.reload()
+        assert (await asked(unix), await asked(tcp)) == (512, 512)
+        tls = ours.server("server", "localhost")
+        kit.configure(values(1024, tls={"certificate": str(tls.certificate), "key": str(tls.key)}))
+        await kit.agent.reload()
+        secure = Target(address=f"localhost:{port}", tls=Tls(ca=(ours.file,)))
+        assert (await asked(unix), await asked(secure)) == (1024, 1024)
+        assert [row.server_name for row in kit.agent.state.table(PEERS.name, Peer)] == [
+            server_name("default", "node1")
+        ]
+        assert (
+            sorted(path.name for path in (kit.folder / "run").iterdir() if "hubble" in path.name)[-1]
+            == "hubble.sock"
+        )
+        folder = kit.folder / "run"
+    assert not folder.exists() or [path for path in folder.iterdir() if "hubble" in path.name] == []
