@@ -27,12 +27,16 @@ def _folders() -> list[Path]:
     return [_OWN, *([Path(more) / "examples"] if more and (Path(more) / "examples").is_dir() else [])]
 
 
-def _document(file: Path, index: int) -> Any:
-    """Documents are counted between the lines `---`, so that a file which begins with one has an empty first one."""
+def _document(file: Path, index: int, kind: str, name: str) -> Any:
+    """Documents are counted between the lines `---`, so that a file which begins with one has an empty first one. Where
+    somebody counts otherwise, kind and name tell."""
     text = file.read_text()
     if file.suffix == ".json":
         return json.loads(text)
-    return yaml.safe_load(re.split(r"(?m)^---[ \t]*$", text)[index])
+    found = [yaml.safe_load(one) for one in re.split(r"(?m)^---[ \t]*$", text)]
+    if kind == "rules" or (index < len(found) and (found[index] or {}).get("kind") == kind):
+        return found[index]
+    return next(one for one in found if one and (one["kind"], one["metadata"]["name"]) == (kind, name))
 
 
 def _rows(folder: Path) -> Iterator[dict[str, str]]:
@@ -47,7 +51,10 @@ def test_every_document_is_taken_as_the_reference_takes_it(folder: Path, schema:
     for row in _rows(folder):
         parse: Any = parse_rules if row["kind"] == "rules" else PARSERS[row["kind"]]
         try:
-            parse(_document(folder / row["file"], int(row["doc"])), scope=Scope(schema=schema))
+            parse(
+                _document(folder / row["file"], int(row["doc"]), row["kind"], row["name"]),
+                scope=Scope(schema=schema),
+            )
             result, error = "accept", ""
         except ResourceError as refused:
             result, error = "reject", str(refused)
