@@ -24,9 +24,9 @@ from axoneme.plugins.hubble.ring import rising
 #: CiliumEventType.type
 DROP, TRACE, POLICY_VERDICT, TRACE_SOCK = 1, 4, 5, 7
 #: Its sub_type for traces: where the packet was seen.
-TO_ENDPOINT, TO_STACK, TO_NETWORK = 0, 3, 11
+TO_ENDPOINT, TO_PROXY, TO_STACK, TO_NETWORK = 0, 1, 3, 11
 _POST_FORWARD = 2
-_FORWARDED, _DROPPED, _AUDIT, _TRANSLATED = 1, 2, 4, 7
+_FORWARDED, _DROPPED, _AUDIT, _REDIRECTED, _TRANSLATED = 1, 2, 4, 5, 7
 _INGRESS, _EGRESS = 1, 2
 _L3_L4, _SOCK = 1, 3
 _NEW, _ESTABLISHED, _REPLY = 1, 2, 3
@@ -178,9 +178,11 @@ class Enricher:
             (kind == EventType.CLOSE) & (records["reply"] != 0),
             records["source_endpoint"], records["destination_endpoint"],
         ) != 0  # fmt: skip
-        device = records["next_hop"] == NextHop.DEVICE
+        device, proxy = (records["next_hop"] == hop for hop in (NextHop.DEVICE, NextHop.PROXY))
         made["event_type"][:] = TRACE
         made["sub_type"][:] = np.where(local, TO_ENDPOINT, np.where(device, TO_NETWORK, TO_STACK))
+        made["sub_type"][proxy] = TO_PROXY
+        local = np.where(proxy, records["attach_point"] != _FROM_WORKLOAD, local)
         made["verdict"][:] = _FORWARDED
         made["reply"][:] = np.where(reply, Reply.YES, Reply.NO)
         made["direction"][:] = np.where(local != reply, _INGRESS, _EGRESS)
@@ -239,7 +241,8 @@ def _verdict(made: Columns, rows: Array, records: Array, direction: int, denied:
     audited = (records["flags"] & EventFlag.AUDITED) != 0
     refused = denied | audited
     made["event_type"][rows], made["sub_type"][rows] = POLICY_VERDICT, 0
-    made["verdict"][rows] = np.where(audited, _AUDIT, np.where(denied, _DROPPED, _FORWARDED))
+    passed = np.where(records["next_hop"] == NextHop.PROXY, _REDIRECTED, _FORWARDED)
+    made["verdict"][rows] = np.where(audited, _AUDIT, np.where(denied, _DROPPED, passed))
     made["drop_reason"][rows] = np.where(refused, records["reason"], 0)
     made["reply"][rows] = np.where(denied, Reply.UNKNOWN, Reply.NO)
     made["direction"][rows] = direction

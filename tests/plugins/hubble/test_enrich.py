@@ -58,6 +58,8 @@ async def test_a_new_connection_in_full() -> None:
         ({"destination_endpoint": 0, "destination_identity": 2, "next_hop": 0}, 2, 3, 3),
         ({"destination_endpoint": 0, "destination_identity": 2, "next_hop": 2}, 2, 11, 11),
         ({"source_endpoint": 0, "source_identity": 2, "attach_point": 3}, 1, 0, 101),
+        ({"next_hop": 3}, 2, 1, 1),
+        ({"next_hop": 3, "source_endpoint": 0, "source_identity": 2, "attach_point": 3}, 1, 1, 1),
     ],
 )
 async def test_where_it_was_seen(fields: dict[str, Any], direction: int, sub_type: int, point: int) -> None:
@@ -111,6 +113,12 @@ async def test_verdicts_of_policies_are_flows_of_their_own() -> None:
     audited, trace = (await world.flows())[6:]
     assert (audited.verdict, trace.verdict) == (4, 1)
     assert [p.name for p in audited.ingress_denied_by] == ["closed"]
+
+
+async def test_what_goes_to_a_proxy_was_redirected() -> None:
+    world = World()
+    world.observer.take(record(ingress_rule=7, next_hop=3))
+    assert [(flow.event_type.type, flow.verdict) for flow in await world.flows()] == [(5, 5), (4, 1)]
 
 
 async def test_nobodys_rule_makes_no_verdict() -> None:
