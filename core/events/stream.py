@@ -12,6 +12,7 @@ import numpy as np
 
 from axoneme.core.datapath.abi import EventType
 from axoneme.core.datapath.ring import RingReader
+from axoneme.core.events.requests import RequestStream
 
 Records = np.ndarray[Any, Any]
 
@@ -82,11 +83,13 @@ class EventStream:
 
     :ivar counts: records seen, by type.
     :ivar lost: records that found no room in the ring.
+    :ivar requests: what proxies report of single requests.
     """
 
     def __init__(self) -> None:
         self.counts: dict[EventType, int] = dict.fromkeys(EventType, 0)
         self.lost = 0
+        self.requests = RequestStream()
         self._listeners: list[Listener] = []
 
     def listen(self, types: Iterable[EventType] = tuple(EventType), *, backlog: int = BACKLOG) -> Listener:

@@ -51,6 +51,11 @@ class Directory:
         self.endpoints.forget()
         self.interfaces.forget()
 
+    def endpoint(self, number: int, identity: int) -> Endpoint:
+        """Who has this endpoint id and this identity, as flows tell it."""
+        self.refresh()
+        return endpoint_message(number, identity, self._rows.get(number), self._labels.get(identity, ()))
+
     def _endpoint(self, key: int) -> int:
         number, identity = key >> 32, key & 0xFFFFFFFF
         row = self._rows.get(number)

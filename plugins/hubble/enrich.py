@@ -12,7 +12,7 @@ What a record is to the API follows Cilium's own rules, of which the names of it
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -95,7 +95,7 @@ class Enricher:
     :param endpoints: resolves `endpoint id << 32 | identity`.
     :param interfaces: resolves an interface's index.
     :param node: the number of this node.
-    :param services: fills in the columns of services.
+    :param fill: what else knows columns, given the records.
     :param policy_verdicts: whether verdicts of policies are flows of their own.
     """
 
@@ -105,11 +105,11 @@ class Enricher:
         interfaces: Join,
         node: int,
         *,
-        services: Callable[[Columns, Array], None] | None = None,
+        fill: Sequence[Callable[[Columns, Array], None]] = (),
         policy_verdicts: bool = True,
     ) -> None:
         self._endpoints, self._interfaces = endpoints, interfaces
-        self._services = services
+        self._fill = fill
         self._node = node
         self._policy_verdicts = policy_verdicts
 
@@ -150,8 +150,8 @@ class Enricher:
         made["egress_rule"][:], made["ingress_rule"][:] = records["egress_rule"], records["ingress_rule"]
         made["interface"] = self._interfaces(records["ifindex"].astype(np.uint64))
         made["node"][:] = self._node
-        if self._services is not None:
-            self._services(made, records)
+        for fill in self._fill:
+            fill(made, records)
         return made
 
     def _addresses(self, made: Columns, records: Array) -> None:

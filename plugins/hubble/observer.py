@@ -7,6 +7,7 @@ async for batch in observer.listen(): ...     # everything that is new from now 
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -21,9 +22,11 @@ from axoneme.core.plugin import PluginContext
 from axoneme.plugins.hubble import load
 from axoneme.plugins.hubble.columns import Array, View
 from axoneme.plugins.hubble.directory import Directory
+from axoneme.plugins.hubble.dnsnames import DnsNames
 from axoneme.plugins.hubble.enrich import Enricher
 from axoneme.plugins.hubble.filters.errors import CombinationError, RequestError
 from axoneme.plugins.hubble.history import History
+from axoneme.plugins.hubble.l7 import flow_of
 from axoneme.plugins.hubble.names import Node
 from axoneme.plugins.hubble.policies import Policies
 from axoneme.plugins.hubble.proto.flow_pb2 import Flow, LostEvent, LostEventSource
@@ -35,6 +38,7 @@ from axoneme.plugins.hubble.uuids import Uuids
 from axoneme.plugins.hubble.wire import Wire
 
 if TYPE_CHECKING:
+    from axoneme.core.events.requests import RequestListener
     from axoneme.core.events.stream import Listener
     from axoneme.plugins.hubble.proto.observer_pb2 import GetFlowsRequest
 
@@ -87,12 +91,14 @@ class Observer:
         config = context.config
         self.node_name = f"{config.cluster}/{context.settings.node.node_name()}"
         self.ring = Ring(config.flows)
-        self.wire = Wire(Uuids(), Policies(context.state.table(RULES.name, Rule)))
+        self._policies = Policies(context.state.table(RULES.name, Rule))
+        self.wire = Wire(Uuids(), self._policies)
         self._portions = Portions(self.ring, self.wire)
         self._context = context
         self._node = Node(self.node_name)
         self._directory = Directory(context.state, self.ring.names)
         self._services = Services(context.state, self.ring.names)
+        self._dns = DnsNames(context.state, self.ring.names)
         self._started = time.monotonic_ns()
         self._namespaces: dict[tuple[str, str], int] = {}
         self._noted = 0
@@ -102,12 +108,28 @@ class Observer:
     async def run(self, ready: Callable[[], None]) -> None:
         """The service: from the kernel's events to flows, until cancelled."""
         stream = self._context.events
-        with stream.listen() as listener:
-            kernel, queue = stream.lost, 0
+        with stream.listen() as listener, stream.requests.listen() as requests:
             ready()
-            async for records in listener.batches():
-                kernel, queue = self._count_losses(stream.lost, kernel, listener, queue)
-                self.take(records)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._records(listener))
+                tasks.create_task(self._requests(requests))
+
+    async def _records(self, listener: Listener) -> None:
+        stream = self._context.events
+        kernel, queue = stream.lost, 0
+        async for records in listener.batches():
+            kernel, queue = self._count_losses(stream.lost, kernel, listener, queue)
+            self.take(records)
+
+    async def _requests(self, listener: RequestListener) -> None:
+        lost = 0
+        async for requests in listener.batches():
+            if listener.lost > lost:
+                self.ring.lose(LostEventSource.OBSERVER_EVENTS_QUEUE, listener.lost - lost, time.time_ns())
+                lost = listener.lost
+            self.add(
+                flow_of(each, self._directory.endpoint, self._dns.of, self._policies) for each in requests
+            )
 
     def _count_losses(self, now: int, kernel: int, listener: Listener, queue: int) -> tuple[int, int]:
         if now > kernel:
@@ -122,9 +144,10 @@ class Observer:
         for begin in range(0, len(records), portion):
             self._directory.refresh()
             self._services.refresh()
+            self._dns.refresh()
             enricher = Enricher(
                 self._directory.endpoints, self._directory.interfaces, self.ring.names.nodes.number(self._node),
-                services=self._services.fill, policy_verdicts=self._context.config.policy_verdicts,
+                fill=(self._services.fill, self._dns.fill), policy_verdicts=self._context.config.policy_verdicts,
             )  # fmt: skip
             columns = enricher.columns(records[begin : begin + portion], self.ring.last_time)
             if self.ring.head - self._noted + len(columns["time"]) > self.ring.capacity:
