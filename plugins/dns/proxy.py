@@ -28,6 +28,7 @@ from axoneme.plugins.dns.messages import (
     reply,
 )
 from axoneme.plugins.dns.permits import Permits
+from axoneme.plugins.dns.told import told
 
 #: So many lookups are remembered for people.
 REMEMBERED = 1000
@@ -92,16 +93,15 @@ class DnsProxy:
         except BadMessageError:
             self.counts["parse_errors"] += 1
             return reply(wire, "FORMERR")
-        endpoint = int(connection["destination_endpoint"])
         if not self._permits.allows(int(connection["egress_l7"]), question.name):
-            self._note(way, endpoint, question, "denied", Answer(self._config.refusal.upper()))
+            self._note(way, connection, question, "denied", Answer(self._config.refusal.upper()))
             return reply(wire, self._config.refusal.upper())
         if self._busy >= self._config.concurrent:
-            self._note(way, endpoint, question, "busy", Answer("SERVFAIL"))
+            self._note(way, connection, question, "busy", Answer("SERVFAIL"))
             return reply(wire, "SERVFAIL")
         self._busy += 1
         try:
-            return await self._pass_on(wire, way, endpoint, question, forward)
+            return await self._pass_on(wire, way, connection, question, forward)
         finally:
             self._busy -= 1
 
@@ -122,32 +122,41 @@ class DnsProxy:
         return found
 
     async def _pass_on(
-        self, wire: bytes, way: Way, endpoint: int, question: Question, forward: Forward
+        self, wire: bytes, way: Way, connection: Any, question: Question, forward: Forward
     ) -> bytes | None:
         started = time.monotonic()
         try:
             async with asyncio.timeout(self._config.upstream_timeout):
                 answer = await forward(wire, question)
         except TimeoutError:
-            self._note(way, endpoint, question, "timeout", Answer(""), started)
+            self._note(way, connection, question, "timeout", Answer(""), started)
             return None  # as without us: the client asks again
         except (OSError, EOFError):
-            self._note(way, endpoint, question, "failed", Answer("SERVFAIL"), started)
+            self._note(way, connection, question, "failed", Answer("SERVFAIL"), started)
             return reply(wire, "SERVFAIL")
         learnt = read_answer(answer)
         if learnt.addresses:
-            await self._learner.learn(question.name, learnt.addresses, learnt.ttl, endpoint)
-        self._note(way, endpoint, question, "forwarded", learnt, started)
+            await self._learner.learn(question.name, learnt.addresses, learnt.ttl, _client(connection))
+        self._note(way, connection, question, "forwarded", learnt, started)
         return answer
 
     def _note(
-        self, way: Way, endpoint: int, question: Question, verdict: str, answer: Answer, started: float = 0.0
+        self,
+        way: Way,
+        connection: Any,
+        question: Question,
+        verdict: str,
+        answer: Answer,
+        started: float = 0.0,
     ) -> None:
         self.counts[verdict] += 1
+        seconds = time.monotonic() - started if started else 0.0
+        if (requests := self._context.events.requests).heard:
+            requests.tell(*told(connection, way, question, verdict, answer, seconds))
         self.lookups.append(
             Lookup(
                 time=time.time(),
-                endpoint=endpoint,
+                endpoint=_client(connection),
                 name=question.name,
                 type=question.type,
                 server=way.server[0],
@@ -157,6 +166,11 @@ class DnsProxy:
                 addresses=tuple(map(str, answer.addresses)),
                 ttl=answer.ttl,
                 cnames=answer.cnames,
-                seconds=time.monotonic() - started if started else 0.0,
+                seconds=seconds,
             )
         )
+
+
+def _client(connection: Any) -> int:
+    """The endpoint that asks, of the entry of the answers' direction."""
+    return int(connection["destination_endpoint"])

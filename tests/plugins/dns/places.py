@@ -186,7 +186,7 @@ def place(
 ) -> Iterator[Place]:
     """:param options: of dnsmasq; `settings` are the plugin's."""
     values = {
-        "plugins": {"enabled": ["policy", "dns"], "dns": settings},
+        "plugins": {"enabled": ["policy", "dns", "hubble"], "dns": settings},
         "datapath": {"timeouts": {"tcp_fin": 1, "gc_interval": 0.2}},
     }
     with Namespaces() as owned, Node(values) as node, contextlib.ExitStack() as stack:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import dns.exception
 import dns.flags
 import dns.rcode
+import grpc
 import pytest
 from places import POLICY, Place, place, run
+
+from axoneme.plugins.hubble.proto.flow_pb2 import Flow, FlowFilter
+from axoneme.plugins.hubble.proto.observer_pb2 import GetFlowsRequest
+from axoneme.plugins.hubble.proto.observer_pb2_grpc import ObserverStub
 
 pytestmark = pytest.mark.kernel
 
@@ -58,6 +64,40 @@ def test_a_denied_name_is_refused_and_not_asked_for(there: Place) -> None:
     row = there.node.call("dns.lookups", match="secret.test")[0]
     assert (row["verdict"], row["rcode"], row["workload"]) == ("denied", "REFUSED", "default/client")
     assert "secret.test" not in there.known()
+
+
+def test_flows_tell_questions_answers_and_names(there: Place) -> None:
+    """Over Hubble's own API, as its clients ask."""
+    assert there.addresses("alias.test", tcp=True) == ["198.18.2.2"]
+    assert there.reaches("198.18.2.2")
+    there.ask("secret.test")
+    name = {"dns_query": [r"^alias\.test\.$"]}
+    there.node.until(lambda: len(flows(there, **name)) > 1, "question and answer are told")
+    question, answer = flows(there, **name)[-2:]
+    assert question.Summary == "DNS Query alias.test. A"
+    assert re.fullmatch(
+        r'DNS Answer "198\.18\.2\.2" CNAMEs: "[a-z.,]+" TTL: \d+ \(Proxy alias\.test\. A\)', answer.Summary
+    )
+    assert (question.verdict, question.Type, question.event_type.type, question.l7.type) == (1, 2, 129, 1)
+    assert (question.source.pod_name, question.destination.pod_name) == ("client", "names")
+    assert (answer.source.pod_name, answer.destination.pod_name) == ("names", "client")
+    assert (question.l4.TCP.destination_port, answer.l4.TCP.source_port) == (53, 53)
+    assert (question.is_reply.value, answer.is_reply.value) == (False, True)
+    assert answer.l7.latency_ns > 0
+    (denied,) = flows(there, dns_query=["^secret"], verdict=["DROPPED"])[-1:]
+    assert [p.name for p in denied.egress_denied_by] == ["client"]
+    web = {"destination_fqdn": ["alias.*"], "destination_port": ["80"], "event_type": [{"type": 4}]}
+    there.node.until(lambda: flows(there, **web), "the connection is told")
+    named = flows(there, **web)[-1]
+    assert (named.IP.destination, named.source.pod_name) == ("198.18.2.2", "client")
+    assert {flow.event_type.type for flow in flows(there, protocol=["dns"])} == {129}
+
+
+def flows(there: Place, **chosen: Any) -> list[Flow]:
+    socket = there.node.socket.with_name("hubble.sock")
+    request = GetFlowsRequest(whitelist=[FlowFilter(**chosen)])
+    with grpc.insecure_channel(f"unix:{socket}") as channel:
+        return [answer.flow for answer in ObserverStub(channel).GetFlows(request, timeout=10)]
 
 
 def test_an_alias_leads_to_the_addresses_of_its_end(there: Place) -> None:
