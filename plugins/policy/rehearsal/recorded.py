@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from axoneme.core.datapath.abi import EventType
 from axoneme.core.events.naming import address_text
@@ -97,38 +97,94 @@ class Recorded:
 def recorded(folder: Path, since: int | None = None, until: int | None = None) -> Recorded:
     """The flows of a store between two times (ns since 1970)."""
     found = Recorded()
+    gather = _Gatherer(found)
     for stretch in scan(folder, since, until, KEPT, damage=found.damage):
         found.records += len(stretch.records)
-        _add(found, stretch)
+        gather.add(stretch)
     for seen in found.flows.values():
         seen.connections = max(seen.connections, 1)
     return found
 
 
-def _add(found: Recorded, stretch: Stretch) -> None:
-    records = _relevant(stretch.records)
-    if not len(records):
-        return
-    keys = _keys(records, _outside(records, stretch.names))
-    _, at, groups = np.unique(
-        keys.view(np.dtype((np.void, _KEY.itemsize))), return_index=True, return_inverse=True
-    )
-    groups = groups.ravel()
-    begun = np.bincount(groups, weights=records["type"] != EventType.CLOSE, minlength=len(at)).astype(int)
-    begun -= np.bincount(groups, weights=records["type"] == EventType.UPDATE, minlength=len(at)).astype(int)
-    first, last = np.full(len(at), np.iinfo(np.uint64).max, np.uint64), np.zeros(len(at), np.uint64)
+class _Gatherer:
+    """Adds stretches up. What was worked out for a key holds as long as its numbers mean the same."""
+
+    def __init__(self, found: Recorded) -> None:
+        self._found = found
+        self._names = Names()
+        self._seen: dict[bytes, Seen | None] = {}
+        self._actors: dict[tuple[int, int], Actor | None] = {}
+        self._rules: dict[tuple[int, int], tuple[str, ...]] = {}
+
+    def add(self, stretch: Stretch) -> None:
+        records = _relevant(stretch.records)
+        if not len(records):
+            return
+        if stretch.names is not self._names:
+            self._names = stretch.names
+            self._seen, self._actors, self._rules = {}, {}, {}
+        keys = _keys(records, _outside(records, stretch.names))
+        distinct, at, groups = np.unique(
+            keys.view(np.dtype((np.void, _KEY.itemsize))), return_index=True, return_inverse=True
+        )
+        columns = _sums(records, groups.ravel(), len(at))
+        rules = records[["egress_rule", "ingress_rule"]][at].tolist()
+        for key, position, begun, first, last, numbers in zip(
+            distinct.tolist(), at.tolist(), *columns, rules, strict=True
+        ):
+            seen = self._seen_of(key, keys, position)
+            if seen is None:
+                self._leave_out(keys[position], max(begun, 1))
+            else:
+                seen.add(begun, first, last, self._rules_of(numbers))
+
+    def _seen_of(self, key: bytes, keys: np.ndarray[Any, Any], position: int) -> Seen | None:
+        """Where a flow is counted; None where its ends are not known, or there are too many flows."""
+        if key not in self._seen:
+            flow, flows = self._flow(keys[position]), self._found.flows
+            if flow is None or (flow not in flows and len(flows) >= MAX_FLOWS):
+                return None
+            self._seen[key] = flows.setdefault(flow, Seen())
+        return self._seen[key]
+
+    def _leave_out(self, key: Any, connections: int) -> None:
+        if self._flow(key) is None:
+            self._found.unknown += connections
+        else:
+            self._found.overflow += connections
+
+    def _flow(self, key: Any) -> FlowKey | None:
+        source, destination = self._actor(key, "source", "saddr"), self._actor(key, "destination", "daddr")
+        if source is None or destination is None:
+            return None
+        return FlowKey(source, destination, int(key["protocol"]), int(key["port"]), bool(key["allowed"]))
+
+    def _actor(self, key: Any, side: str, address: str) -> Actor | None:
+        numbers = (int(key[f"{side}_endpoint"]), int(key[f"{side}_identity"]))
+        if numbers not in self._actors:
+            self._actors[numbers] = _actor_of(*numbers, self._names)
+        actor = self._actors[numbers]
+        if actor is None or actor.local or not key[address].any():
+            return actor
+        where = ip_address(address_text(key[address]))
+        return evolve(actor, name=str(where), address=where)
+
+    def _rules_of(self, numbers: tuple[int, int]) -> tuple[str, ...]:
+        if numbers not in self._rules:
+            rows = [self._names.rules.get(number) for number in numbers]
+            self._rules[numbers] = tuple(row.describe() for row in rows if row is not None)
+        return self._rules[numbers]
+
+
+def _sums(
+    records: Records, groups: np.ndarray[Any, Any], count: int
+) -> tuple[list[int], list[int], list[int]]:
+    """By group: connections that began (or were refused), time of the first record and of the last."""
+    begun = np.bincount(groups[np.isin(records["type"], (EventType.NEW, EventType.DROP))], minlength=count)
+    first, last = np.full(count, np.iinfo(np.uint64).max, np.uint64), np.zeros(count, np.uint64)
     np.minimum.at(first, groups, records["time"])
     np.maximum.at(last, groups, records["time"])
-    for index, position in enumerate(at.tolist()):
-        key = _flow(keys[position], stretch.names)
-        if key is None:
-            found.unknown += max(int(begun[index]), 1)
-        elif key not in found.flows and len(found.flows) >= MAX_FLOWS:
-            found.overflow += max(int(begun[index]), 1)
-        else:
-            rules = tuple(_rules(records[position], stretch.names))
-            seen = found.flows.setdefault(key, Seen())
-            seen.add(int(begun[index]), int(first[index]), int(last[index]), rules)
+    return begun.tolist(), first.tolist(), last.tolist()
 
 
 def _relevant(records: Records) -> Records:
@@ -178,32 +234,11 @@ def _keys(records: Records, outside: np.ndarray[Any, Any]) -> np.ndarray[Any, An
     return keys
 
 
-def _flow(key: Any, names: Names) -> FlowKey | None:
-    source, destination = (
-        _actor(key, side, address, names) for side, address in (("source", "saddr"), ("destination", "daddr"))
-    )
-    if source is None or destination is None:
-        return None
-    return FlowKey(source, destination, int(key["protocol"]), int(key["port"]), bool(key["allowed"]))
-
-
-def _actor(key: Any, side: str, field_: str, names: Names) -> Actor | None:
-    number, endpoint = int(key[f"{side}_identity"]), int(key[f"{side}_endpoint"])
+def _actor_of(endpoint: int, number: int, names: Names) -> Actor | None:
+    """Who has these numbers, without an address; None for whoever is not known."""
     row, identity = names.endpoints.get(endpoint), names.identities.get(number)
     if row is not None and endpoint:
         return Actor(row.uid, row.labels, True, ports=subject_of(row).named_ports)
-    if identity is None:
-        return None
-    if not _is_outside(number, names):
-        return Actor(shown(number, identity.labels), identity.labels)
-    from ipaddress import ip_address
-
-    address = ip_address(address_text(key[field_]))
-    return Actor(str(address), identity.labels, False, address)
-
-
-def _rules(record: Any, names: Names) -> Iterator[str]:
-    for side in ("egress_rule", "ingress_rule"):
-        row = names.rules.get(int(record[side]))
-        if row is not None:
-            yield row.describe()
+    if identity is None:  # of an address of the world nothing more has to be known
+        return Actor(f"identity {number}", ()) if number >= FIRST_LOCAL else None
+    return Actor(shown(number, identity.labels), identity.labels)

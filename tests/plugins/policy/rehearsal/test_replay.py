@@ -152,8 +152,12 @@ spec:
 def test_who_is_not_known_is_counted(inputs: Inputs, tmp_path: Path) -> None:
     event = record(inputs, Met("web", "db", 80))
     event["source_endpoint"], event["source_identity"] = 999, 99999
+    outside = record(inputs, Met("10.2.2.2", "db", 80))
+    outside["source_identity"] = (1 << 24) + 99  # of which nothing is known but the address
     with EventStore(tmp_path / "events", Limits(), clock=lambda: NOW) as opened:
         opened.append(event, names_of(inputs), offset=0)
+        opened.append(outside, names_of(inputs), offset=0)
     answer = replay(inputs, policies(inputs, DB), tmp_path / "events")
-    assert (answer["flows"], answer["unknown"]) == (0, 1)
+    assert (answer["flows"], answer["unknown"]) == (1, 1)
+    assert told(answer["would_drop"]) == {("10.2.2.2", "db", "80/TCP"): 1}
     assert replay(inputs, inputs, tmp_path / "nothing")["flows"] == 0
