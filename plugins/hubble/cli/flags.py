@@ -201,6 +201,19 @@ FLAGS: Final[Mapping[str, Flag]] = {
     )
 }  # fmt: skip
 
+#: Values that shells propose; others may be possible, too.
+CHOICES: Final[Mapping[str, Sequence[str]]] = {
+    "type": ("capture", "drop", "l7", "policy-verdict", "trace", *(f"trace:{p}" for p in TRACE_POINTS), "trace-sock"),
+    "verdict": flow_pb2.Verdict.keys()[1:],
+    "drop-reason-desc": flow_pb2.DropReason.keys()[1:],
+    "protocol": ("tcp", "udp", "sctp", "icmp", "icmpv4", "icmpv6", "dns", "http", "kafka"),
+    "tcp-flags": tuple(map(str.lower, TCP_FLAGS)),
+    "http-method": ("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"),
+    "ip-version": ("v4", "v6", "none"),
+    "traffic-direction": ("ingress", "egress"),
+    **dict.fromkeys(("identity", "from-identity", "to-identity"), tuple(RESERVED)),
+}  # fmt: skip
+
 #: Flags that can't be combined: any two of a line.
 CONFLICTS: Final = tuple(
     tuple(line.split())

@@ -10,7 +10,7 @@ import click
 
 from axoneme.plugins.hubble.cli import request as requests
 from axoneme.plugins.hubble.cli.commands import observer_stub
-from axoneme.plugins.hubble.cli.flags import FLAGS, Flag, UsageError
+from axoneme.plugins.hubble.cli.flags import CHOICES, FLAGS, Flag, UsageError
 from axoneme.plugins.hubble.cli.options import Server, server_options, variable
 from axoneme.plugins.hubble.cli.printing import TIME_FORMATS, EventPrinter, FlowPrinter, Look
 from axoneme.plugins.hubble.cli.request import Selection
@@ -94,7 +94,20 @@ def _option(flag: Flag, prefix: str, *, hidden: bool = False) -> Callable[[Funct
     names = [f"--{prefix}{flag.name}", *([f"-{flag.short}"] if flag.short and not prefix else [])]
     if flag.constant is not None:
         return click.option(*names, count=True, help=flag.help, hidden=hidden)
-    return click.option(*names, multiple=True, metavar="VALUE", help=flag.help, hidden=hidden)
+    return click.option(
+        *names,
+        multiple=True,
+        metavar="VALUE",
+        help=flag.help,
+        hidden=hidden,
+        shell_complete=_completion(flag),
+    )
+
+
+def _completion(flag: Flag) -> Callable[[click.Context, click.Parameter, str], list[Any]]:
+    return lambda _ctx, _param, begun: [
+        value for value in CHOICES.get(flag.name, ()) if value.startswith(begun)
+    ]
 
 
 def _selection_options(function: Function) -> Function:

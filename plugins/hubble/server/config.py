@@ -62,9 +62,7 @@ class ServerSettings:
     plaintext: bool = setting(
         False, help="allow `listen` without TLS beyond loopback: anybody there sees all flows"
     )
-    streams: int = setting(
-        1024, help="requests that are answered at the same time", minimum=1, maximum=65_536
-    )
+    streams: int = setting(512, help="requests that are answered at the same time", minimum=1, maximum=65_536)
 
     def __attrs_post_init__(self) -> None:
         if self.listen:

@@ -25,9 +25,10 @@ _numbers: Final = count()
 
 def private_path(public: Path) -> Path:
     """A path beside it, for a server to bind; nobody else is told of it."""
-    private = public.with_name(f".{public.name}.{next(_numbers)}")
-    private.unlink(missing_ok=True)  # of an agent that was killed
-    return private
+    if public not in _published:  # what is there is of an agent that was killed
+        for left in public.parent.glob(f".{public.name}.*"):
+            left.unlink(missing_ok=True)
+    return public.with_name(f".{public.name}.{next(_numbers)}")
 
 
 def publish(public: Path, private: Path) -> None:

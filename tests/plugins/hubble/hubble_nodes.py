@@ -45,6 +45,8 @@ class FakeNode:
         self.requests: list[observer_pb2.GetFlowsRequest] = []
         self.metadata: list[dict[str, str]] = []
         self.refuse = ""
+        #: How many requests are being answered.
+        self.active = 0
         self._news = asyncio.Event()
         self._server: contextlib.AsyncExitStack | None = None
         self.port = 0
@@ -90,16 +92,20 @@ class FakeNode:
             raise CallError("UNKNOWN", self.refuse)
         since = request.since.ToNanoseconds() if request.HasField("since") else 0
         position = max(0, len(self.answers) - request.number) if request.number and not request.first else 0
-        while True:
-            news = self._news
-            while position < len(self.answers):
-                answer = self.answers[position]
-                position += 1
-                if answer.time.ToNanoseconds() >= since:
-                    yield answer.SerializeToString()
-            if not request.follow:
-                return
-            await news.wait()
+        self.active += 1
+        try:
+            while True:
+                news = self._news
+                while position < len(self.answers):
+                    answer = self.answers[position]
+                    position += 1
+                    if answer.time.ToNanoseconds() >= since:
+                        yield answer.SerializeToString()
+                if not request.follow:
+                    return
+                await news.wait()
+        finally:
+            self.active -= 1
 
     async def _status(self, _request: Any, _context: Any) -> observer_pb2.ServerStatusResponse:
         count = len(self.answers)

@@ -205,3 +205,14 @@ def test_points_in_time(text: str, expected: str) -> None:
 def test_no_points_in_time(text: str) -> None:
     with pytest.raises(UsageError, match="failed to convert"):
         times.point(text, lambda: NOW)
+
+
+def test_shells_propose_values() -> None:
+    def proposed(flag: str, begun: str) -> list[str]:
+        option = next(param for param in command.observe.params if param.name == flag)
+        return [item.value for item in option.shell_complete(click.Context(command.observe), begun)]
+
+    assert proposed("verdict", "D") == ["DROPPED"]
+    assert "trace:to-stack" in proposed("type", "trace:")
+    assert proposed("from_identity", "w") == ["world", "world-ipv4", "world-ipv6"]
+    assert proposed("pod", "") == []

@@ -13,6 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hubble_certificates import Authority
 from hubble_nodes import FakeNode, FakePeers, running
+from hubble_nodes import until as eventually
 
 from axoneme.core.errors import ConfigError
 from axoneme.plugins.hubble.channel import Target, Tls, open_channel
@@ -136,6 +137,20 @@ async def test_a_followed_node_that_dies_is_told_and_goes_on_where_it_was() -> N
         assert one.requests[-1].since.ToNanoseconds() == 11
         call.cancel()
         await until(relay, lambda: all(node.up for node in relay.pool.nodes))
+
+
+async def test_who_hangs_up_is_forgotten_and_who_stops_reading_holds_up_nobody_else() -> None:
+    one, two = FakeNode("one", range(1, 60_000, 2)), FakeNode("two", range(2, 60_000, 2))
+    async with nodes(one, two), relaying(settings(peers=(one.peer, two.peer)), up=2) as (relay, stub):
+        stalled, quick = stub.GetFlows(Request(follow=True)), stub.GetFlows(Request(number=500))
+        await stalled.read()
+        assert len([answer async for answer in quick if answer.HasField("flow")]) == 1000
+        await eventually(lambda: (one.active, two.active) == (1, 1))  # the stalled one's
+        stalled.cancel()
+        async with open_channel(Target(address=f"127.0.0.1:{relay.server.port}"), aio=True) as other:
+            gone = observer_pb2_grpc.ObserverStub(other).GetFlows(Request(follow=True))
+            await gone.read()
+        await eventually(lambda: one.active == two.active == 0)
 
 
 async def test_equal_errors_are_told_once() -> None:
