@@ -203,11 +203,18 @@ class Enricher:
         made["verdict"][drops] = _DROPPED
         made["reply"][drops] = Reply.UNKNOWN
         made["trace_reason"][drops] = 0
-        policy = np.isin(reason, POLICY_REASONS)
+        policy = _policy(reason)
         ingress = np.where(
             policy, records["ingress_rule"][drops], records["attach_point"][drops] != _FROM_WORKLOAD
         )
         made["direction"][drops] = np.where(ingress != 0, _INGRESS, _EGRESS)
+
+
+def _policy(reasons: Array) -> Array:
+    """Which reasons are a policy's verdict."""
+    allowed_by_none, denied = POLICY_REASONS
+    mask: Array = (reasons == allowed_by_none) | (reasons == denied)
+    return mask
 
 
 def _translations(made: Columns, rows: Array) -> None:
@@ -222,30 +229,37 @@ def _translations(made: Columns, rows: Array) -> None:
 def _with_verdicts(made: Columns, records: Array) -> Columns:
     """The same with a flow for each direction that a policy decided, in front of the one that it led to."""
     new = records["type"] == EventType.NEW
-    denied = (made["event_type"] == DROP) & np.isin(made["drop_reason"], POLICY_REASONS)
+    denied = (made["event_type"] == DROP) & _policy(made["drop_reason"])
     egress = (new | denied) & (made["egress_rule"] != 0)
     ingress = (new | denied) & (made["ingress_rule"] != 0)
     more = egress.astype(np.intp) + ingress
     if not more.any():
         return made
     origin = np.repeat(np.arange(len(records)), more + 1)
-    result = {name: column[origin] for name, column in made.items()}
+    result = {
+        name: column.take(origin) if column.any() else np.zeros(len(origin), column.dtype)
+        for name, column in made.items()
+    }
     last = np.cumsum(more + 1) - 1
-    _verdict(result, (last - more)[egress], records[egress], _EGRESS, denied[egress] & ~ingress[egress])
-    _verdict(result, (last - 1)[ingress], records[ingress], _INGRESS, denied[ingress])
+    one, other = np.flatnonzero(egress), np.flatnonzero(ingress)
+    _verdict(result, (last - more)[one], records, one, _EGRESS, denied[one] & ~ingress[one])
+    _verdict(result, (last - 1)[other], records, other, _INGRESS, denied[other])
     return result
 
 
-def _verdict(made: Columns, rows: Array, records: Array, direction: int, denied: Array) -> None:
-    """:param denied: whether it is this direction's rule that refused; one that is only rehearsed does not refuse."""
-    audited = (records["flags"] & EventFlag.AUDITED) != 0
-    refused = denied | audited
+def _verdict(made: Columns, rows: Array, records: Array, of: Array, direction: int, denied: Array) -> None:
+    """Makes rows verdicts of the policy of one direction.
+
+    :param of: the places of their records.
+    :param denied: whether it is this direction's rule that refused; one that is only rehearsed does not refuse.
+    """
+    audited = (records["flags"][of] & EventFlag.AUDITED) != 0
     made["event_type"][rows], made["sub_type"][rows] = POLICY_VERDICT, 0
-    passed = np.where(records["next_hop"] == NextHop.PROXY, _REDIRECTED, _FORWARDED)
+    passed = np.where(records["next_hop"][of] == NextHop.PROXY, _REDIRECTED, _FORWARDED)
     made["verdict"][rows] = np.where(audited, _AUDIT, np.where(denied, _DROPPED, passed))
-    made["drop_reason"][rows] = np.where(refused, records["reason"], 0)
+    made["drop_reason"][rows] = np.where(denied | audited, records["reason"][of], 0)
     made["reply"][rows] = np.where(denied, Reply.UNKNOWN, Reply.NO)
     made["direction"][rows] = direction
     made["trace_reason"][rows] = 0
-    made["auth"][rows] = _AUTH[records["auth"]]
+    made["auth"][rows] = _AUTH[records["auth"][of]]
     made["ingress_rule" if direction == _EGRESS else "egress_rule"][rows] = 0
