@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
+import attrs
 import click
 
 from axoneme.plugins.hubble.cli import request as requests
@@ -153,7 +154,6 @@ def _look_options(function: Function) -> Function:
             translate=values.pop("ip_translation", True) and not numeric,
             color=values.pop("color", "auto"),
             silent=values.pop("silent_errors"),
-            debug=values.pop("debug"),
         )
         return function(*args, look=look, **values)
 
@@ -167,7 +167,6 @@ def _look_options(function: Function) -> Function:
             click.option("--time-format", type=click.Choice(TIME_FORMATS, case_sensitive=False), default="StampMilli",
                          help="How times are printed, but for json."),
             click.option("-s", "--silent-errors", is_flag=True, help="Do not print what happens to nodes and losses."),
-            click.option("-D", "--debug", is_flag=True, help="Print which nodes are connected, too."),
         )
     ):  # fmt: skip
         decorated = option(decorated)
@@ -239,7 +238,7 @@ def observe_flows(
     if print_raw_filters:
         click.echo(requests.filters_yaml(request), nl=False)
         return
-    with FlowPrinter(look) as show:
+    with FlowPrinter(attrs.evolve(look, debug=server.debug)) as show:
         if input_file is not None:
             from axoneme.plugins.hubble.cli.files import read_flows
 

@@ -36,6 +36,7 @@ class Server:
     target: Target
     timeout: float
     shown: str
+    debug: bool = False
 
     @contextmanager
     def stub(self, kind: Callable[[Any], Any]) -> Iterator[Any]:
@@ -120,7 +121,16 @@ _OPTIONS: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     ("timeout", {"callback": _seconds, "metavar": "DURATION", "default": "5s", "help": "Kept for scripts: connections are made when needed."}),
     ("request-timeout", {"callback": _seconds, "metavar": "DURATION", "default": "12s",
                          "help": "How long an answer may take; streams take as long as they take."}),
+    ("port-forward", {"is_flag": True, "hidden": True}),
+    ("port-forward-port", {"type": int, "hidden": True}),
+    ("kube-context", {"hidden": True}),
+    ("kube-namespace", {"hidden": True}),
+    ("kubeconfig", {"hidden": True}),
+    ("debug", {"is_flag": True, "help": "Print which nodes are connected, too."}),
 )  # fmt: skip
+
+
+_SHORT: Final = {"debug": ("-D",), "port-forward": ("-P",)}
 
 
 def server_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -134,7 +144,9 @@ def server_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     decorated: Any = wrapped
     for name, arguments in reversed(_OPTIONS):
-        decorated = click.option(f"--{name}", envvar=variable(name), **arguments)(decorated)
+        decorated = click.option(*_SHORT.get(name, ()), f"--{name}", envvar=variable(name), **arguments)(
+            decorated
+        )
     final: Callable[..., Any] = click.option(
         "--config", type=Path, envvar=variable("config"), metavar="FILE", is_eager=True, expose_value=False,
         callback=_read_defaults, help="The hubble command's configuration file.",
@@ -143,6 +155,11 @@ def server_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _server(session: Session, values: Mapping[str, Any]) -> Server:
+    if values["port-forward"]:
+        raise UsageError(
+            "--port-forward is Kubernetes', which this command knows nothing of",
+            hint="kubectl -n kube-system port-forward svc/hubble-relay 4245:80, and --server localhost:4245",
+        )
     shown: str = values["server"] or default_address(session)
     address = shown.removeprefix(TLS_PREFIX)
     secure = values["tls"] or shown.startswith(TLS_PREFIX)
@@ -161,7 +178,7 @@ def _server(session: Session, values: Mapping[str, Any]) -> Server:
         tls=tls if secure else None,
         basic=(user, password) if user or password else None,
     )
-    return Server(target=target, timeout=values["request-timeout"], shown=address)
+    return Server(target=target, timeout=values["request-timeout"], shown=address, debug=values["debug"])
 
 
 def _with_port(address: str) -> str:

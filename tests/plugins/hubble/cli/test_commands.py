@@ -157,6 +157,7 @@ async def test_what_goes_wrong_is_said_without_a_traceback(
         (("observe", "--first", "1", "--follow"), 1, "cannot set both --first and --follow"),
         (("observe", "--nonsense"), 2, "No such option"),
         (("relay", "--peer", "x"), 1, "is no node"),
+        (("status", "-P"), 1, "kubectl -n kube-system port-forward"),
     ):
         shown = await axoneme(capsys, *arguments)
         assert (shown[0], message in shown[2], "Traceback" in shown[2]) == (code, True, False), shown

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -151,6 +154,35 @@ async def test_who_hangs_up_is_forgotten_and_who_stops_reading_holds_up_nobody_e
             gone = observer_pb2_grpc.ObserverStub(other).GetFlows(Request(follow=True))
             await gone.read()
         await eventually(lambda: one.active == two.active == 0)
+
+
+async def test_the_command_tells_what_happens_to_nodes() -> None:
+    one = FakeNode("one", [1])
+    gone = Peer(name="gone", address="127.0.0.1:1")
+    async with nodes(one), relaying(settings(peers=(one.peer, gone)), up=1) as (relay, _stub):
+
+        async def observe(*more: str) -> tuple[int, list[str]]:
+            arguments = [
+                "hubble",
+                "observe",
+                "--server",
+                f"127.0.0.1:{relay.server.port}",
+                "--last",
+                "1",
+                *more,
+            ]
+            done = await asyncio.to_thread(
+                subprocess.run, [sys.executable, "-m", "axoneme.core.cli", *arguments], capture_output=True, text=True,
+                env={**os.environ, "AXONEME_PLUGINS__ENABLED": "[hubble]"}, check=True, timeout=30,
+            )  # fmt: skip
+            return len(done.stdout.splitlines()), [
+                line.partition("]: ")[2] for line in done.stderr.splitlines()
+            ]
+
+        missing = "1 nodes are unavailable: gone"
+        assert await observe() == (1, [missing])
+        assert await observe("-D") == (1, ["Receiving flows from 1 nodes: one", missing])
+        assert await observe("-s") == (1, [])
 
 
 async def test_equal_errors_are_told_once() -> None:
