@@ -11,6 +11,7 @@ import dns.rcode
 
 from axoneme.core.datapath.abi import ConnectionFlag
 from axoneme.core.datapath.proxies import Proxy
+from axoneme.core.events.stream import EventStream
 from axoneme.plugins.dns.config import DnsConfig
 from axoneme.plugins.dns.messages import Question
 from axoneme.plugins.dns.proxy import DnsProxy, Way
@@ -30,7 +31,7 @@ def proxy(entry: dict[str, int] | None = None, *, allowed: bool = True, **settin
     }
     record = fields | (entry or {})
     table = SimpleNamespace(lookup=lambda key: record)
-    context: Any = SimpleNamespace(config=DnsConfig(**settings), map=lambda name: table)
+    context: Any = SimpleNamespace(config=DnsConfig(**settings), map=lambda name: table, events=EventStream())
     permits: Any = SimpleNamespace(allows=lambda number, name: allowed and (number, name) == (5, "a.io"))
     learner: Any = SimpleNamespace(learn=None)  # nothing here has an address
     return DnsProxy(context, permits, learner)
