@@ -138,6 +138,12 @@ def replay(
 @click.option(
     "--most-prefixes", default=32, show_default=True, help="From more prefixes on, allow the whole world."
 )
+@click.option(
+    "--names/--no-names",
+    default=True,
+    show_default=True,
+    help="Allow addresses by their DNS names, where these are known.",
+)
 @output_option
 @click.pass_obj
 def learn(session: Session, /, output: str, **arguments: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +11,7 @@ from attrs import frozen
 
 from axoneme.core.api.wire import NotFoundError, RequestError
 from axoneme.plugins.policy.model import NAMESPACE_KEY, Direction, Protocol
-from axoneme.plugins.policy.parties import Party, label_value
+from axoneme.plugins.policy.parties import Address, Party, label_value
 from axoneme.plugins.policy.rehearsal.inputs import Inputs
 from axoneme.plugins.policy.rehearsal.recorded import Actor, FlowKey, Recorded, recorded
 from axoneme.plugins.policy.rehearsal.replay import summary_of
@@ -40,6 +40,7 @@ class Options:
     """:param noise: keys of labels that do not go into selectors.
     :param ipv4_prefix: addresses of the world are widened to prefixes of this length.
     :param most_prefixes: a rule with more prefixes than this one speaks of the whole world instead.
+    :param names: addresses whose DNS names are known are allowed by name.
     :param directions: those that the policies are about.
     """
 
@@ -47,6 +48,7 @@ class Options:
     ipv4_prefix: int = 32
     ipv6_prefix: int = 128
     most_prefixes: int = 32
+    names: bool = True
     directions: tuple[Direction, ...] = tuple(Direction)
 
 
@@ -101,8 +103,9 @@ def _policy(
     inputs: Inputs, flows: list[FlowKey], namespace: str, wanted: dict[str, str], options: Options
 ) -> dict[str, Any]:
     rules = {}
+    names = _names_of(inputs, flows) if options.names else {}
     for direction in options.directions:
-        peers = _Peers(direction, namespace, options)
+        peers = _Peers(direction, namespace, options, names)
         for key in flows:
             own, peer = (
                 (key.source, key.destination)
@@ -133,6 +136,21 @@ def _namespace(actor: Actor) -> str:
     return label_value(actor.labels, f"k8s:{NAMESPACE_KEY}")
 
 
+def _names_of(inputs: Inputs, flows: Iterable[FlowKey]) -> dict[Address, str]:
+    """A name for each address that was talked to and has one now; as few names as there have to be, nearly."""
+    met = {key.destination.address for key in flows if key.destination.address is not None}
+    every = {name: met.intersection(addresses) for name, addresses in sorted(inputs.names.items())}
+    chosen: list[str] = []
+    left = set().union(*every.values())
+    while left:
+        chosen.append(max(every, key=lambda name: len(every[name] & left)))
+        left -= every[chosen[-1]]
+    for name in reversed(tuple(chosen)):  # what came first may be covered by what came later
+        if every[name] <= set().union(*(every[other] for other in chosen if other != name)):
+            chosen.remove(name)
+    return {address: name for name in chosen for address in every[name]}
+
+
 def _implied(peer: Actor, direction: Direction, inputs: Inputs) -> bool:
     """The host reaches its workloads without a rule."""
     return (
@@ -143,17 +161,24 @@ def _implied(peer: Actor, direction: Direction, inputs: Inputs) -> bool:
 class _Peers:
     """The rules of one direction, as few as say what was seen."""
 
-    def __init__(self, direction: Direction, namespace: str, options: Options) -> None:
+    def __init__(
+        self, direction: Direction, namespace: str, options: Options, names: Mapping[Address, str]
+    ) -> None:
         self._side = "from" if direction is Direction.INGRESS else "to"
         self._namespace, self._options = namespace, options
-        #: What each peer needs: workloads by selector, entities by name, addresses.
+        self._known = names if direction is Direction.EGRESS else {}
+        #: What each peer needs: workloads by selector, entities and DNS names or patterns by name, addresses.
+        self._names: dict[str, set[Opening]] = {}
         self._workloads: dict[tuple[tuple[str, str], ...], set[Opening]] = {}
         self._entities: dict[str, set[Opening]] = {}
         self._addresses: dict[Any, set[Opening]] = {}
 
     def add(self, peer: Actor, opening: Opening) -> None:
         if peer.address is not None:
-            self._addresses.setdefault(peer.address, set()).add(opening)
+            if name := self._name(peer):
+                self._names.setdefault(name, set()).add(opening)
+            else:
+                self._addresses.setdefault(peer.address, set()).add(opening)
             return
         if any(text.startswith("reserved:") for text in peer.labels):
             party = Party(name=peer.name, identity=0, labels=peer.labels)
@@ -165,13 +190,21 @@ class _Peers:
         selector = peer_selector(self._telling(peer.labels), self._namespace)["matchLabels"]
         self._workloads.setdefault(tuple(selector.items()), set()).add(opening)
 
+    def _name(self, peer: Actor) -> str:
+        """The DNS name that an address has now, or a name or pattern that a policy selected it by then; empty for none."""
+        if self._side == "from" or not self._options.names:
+            return ""
+        then = sorted(text.removeprefix("fqdn:") for text in peer.labels if text.startswith("fqdn:"))
+        now = self._known.get(peer.address) if peer.address else None
+        return now or next(iter(then), "")
+
     def _telling(self, labels: Iterable[str]) -> Iterator[str]:
         for text in labels:
             if text.partition("=")[0].partition(":")[2] not in self._options.noise:
                 yield text
 
     def rules(self) -> list[dict[str, Any]]:
-        return [*self._of_workloads(), *self._of_entities(), *self._of_world()]
+        return [*self._of_workloads(), *self._of_entities(), *self._of_names(), *self._of_world()]
 
     def _of_workloads(self) -> Iterator[dict[str, Any]]:
         for openings, selectors in _alike(self._workloads):
@@ -181,6 +214,11 @@ class _Peers:
     def _of_entities(self) -> Iterator[dict[str, Any]]:
         for openings, entities in _alike(self._entities):
             yield from self._for(f"{self._side}Entities", sorted(entities), openings)
+
+    def _of_names(self) -> Iterator[dict[str, Any]]:
+        for openings, names in _alike(self._names):
+            selectors = [{"matchPattern" if "*" in one else "matchName": one} for one in sorted(names)]
+            yield from self._for("toFQDNs", selectors, openings)
 
     def _of_world(self) -> Iterator[dict[str, Any]]:
         for openings, addresses in _alike(self._addresses):
@@ -199,13 +237,17 @@ class _Peers:
         return [str(one) for one in (*four, *six)]
 
     def _for(self, field: str, peers: list[Any], openings: frozenset[Opening]) -> Iterator[dict[str, Any]]:
-        """A rule for ports, one for ICMP, and one without either for other protocols."""
+        """A rule for ports, one for DNS where names are to be learnt, one for ICMP, or one for all of other protocols."""
         icmp = {one for one in openings if one.protocol in (Protocol.ICMP, Protocol.ICMPV6)}
         ports = {one for one in openings if one.protocol in (Protocol.TCP, Protocol.UDP, Protocol.SCTP)}
         if openings - icmp - ports:
             yield {field: peers}
             return
-        for some in (ports, icmp):
+        dns = {one for one in ports if self._names and one.port == 53 and one.protocol != Protocol.SCTP}
+        if dns:
+            opened = port_fields(dns)["toPorts"][0]
+            yield {field: peers, "toPorts": [opened | {"rules": {"dns": [{"matchPattern": "*"}]}}]}
+        for some in (ports - dns, icmp):
             if some:
                 yield {field: peers, **port_fields(some)}
 

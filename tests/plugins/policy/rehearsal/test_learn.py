@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenery import Met, policies, store, workloads
@@ -175,6 +176,31 @@ def test_options(tmp_path: Path) -> None:
 
     (policy,) = learnt(inputs, folder, directions=(Direction.INGRESS,))["policies"]
     assert "egress" not in policy["spec"]
+
+
+def test_addresses_with_names_are_allowed_by_name(tmp_path: Path) -> None:
+    """By those that are known now; DNS then passes the proxy, so that they go on being learnt."""
+    inputs = evolve(
+        inputs_in(tmp_path),
+        names={
+            "example.org": (ip_address("1.1.1.1"), ip_address("1.1.1.2")),
+            "b.org": (ip_address("1.1.1.2"),),
+        },
+    )
+    folder = store(tmp_path / "events", inputs, MET)
+    answer = learnt(inputs, folder)
+    egress = answer["policies"][0]["spec"]["egress"]
+    assert {
+        "toFQDNs": [{"matchName": "example.org"}],
+        "toPorts": [ports("443/TCP")],
+    } in egress
+    assert {"toCIDR": ["2606::1/128"], "toPorts": [ports("443/TCP")]} in egress
+    (dns,) = (rule["toPorts"][0] for rule in egress if "53" in str(rule))
+    assert dns == {**ports("53/TCP", "53/UDP"), "rules": {"dns": [{"matchPattern": "*"}]}}
+    assert dropped(inputs, answer["yaml"], folder) == []
+    check_minimal(inputs, folder, answer)
+    plain = learnt(inputs, folder, names=False)["policies"][0]["spec"]["egress"]
+    assert {"toCIDR": ["1.1.1.1/32", "1.1.1.2/32", "2606::1/128"], "toPorts": [ports("443/TCP")]} in plain
 
 
 def test_without_anything_seen_everything_is_closed(tmp_path: Path) -> None:
