@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Final
 
 import numpy as np
@@ -47,7 +47,9 @@ class Reader:
 
     def __init__(self, ring: Ring, portions: Portions, node: str) -> None:
         self._ring, self._portions, self._node = ring, portions, node
-        self._told = 0
+        #: The number of the next flow to look at, that of the first one that is not asked for, and the last loss told.
+        self._position = self._end = self._told = 0
+        self._left: int | None = None
 
     async def answer(self, asked: Callable[[], tuple[Query, History | None]]) -> AsyncIterator[bytes]:
         """Serialized `GetFlowsResponse`s.
@@ -55,49 +57,57 @@ class Reader:
         :param asked: makes the query, and what was before the ring, if the query asks for it. Called at the first step.
         """
         query, history = asked()
-        left, end = query.most, self._ring.head
-        position = await query.begin(self._ring)
-        self._told = max((loss.serial for loss in self._ring.losses if loss.position <= position), default=0)
+        self._left, self._end = query.most, self._ring.head
+        self._position = await query.begin(self._ring)
+        earlier = [loss.serial for loss in self._ring.losses if loss.position <= self._position]
+        self._told = max(earlier, default=0)
         if history is not None:
             async for message in history.answer(self._ring, PORTION):
                 yield message
-                left = None if left is None else left - 1
+                self._sent(1)
             if history.over:
                 return
-        while left is None or left > 0:
-            for loss in self._ring.losses_after(self._told, position if query.follow else end):
-                self._told = loss.serial
-                yield lost_response(loss, self._node)
-            end = self._ring.head if query.follow else end
-            if (missed := min(self._ring.tail, end) - position) > 0:
-                position += missed
-                yield lost_response(self._overrun(missed), self._node)
-                continue
-            if position >= end:
+        while self._left is None or self._left > 0:
+            for message in self._lost(query):
+                yield message
+            if self._position >= self._end:
                 if not query.follow:
                     return
                 await self._ring.wait()
                 continue
-            view, over = query.until_end(self._ring.view(position, min(end, position + query.filter.chunk)))
-            numbers = query.filter.places(view)[:left] + view.start
-            position += len(view)
+            numbers, over = self._chosen(query)
             for begin in range(0, len(numbers), PORTION):
                 portion = numbers[begin : begin + PORTION]
                 if portion[0] < self._ring.tail:  # overwritten while the last ones were sent
-                    position, over = int(portion[0]), False
+                    self._position, over = int(portion[0]), False
                     break
                 for message in self._portions.of(portion, query):
                     yield message
-                left = None if left is None else left - len(portion)
-            else:
-                await asyncio.sleep(
-                    0
-                )  # a filter that lets nothing pass must not keep the others from their turn
+                self._sent(len(portion))
             if over:
                 return
+            await asyncio.sleep(0)  # a filter that lets nothing pass must not keep the others from their turn
 
-    def _overrun(self, count: int) -> Loss:
-        return Loss(0, 0, LostEventSource.HUBBLE_RING_BUFFER, count, self._ring.last_time)
+    def _sent(self, count: int) -> None:
+        self._left = None if self._left is None else self._left - count
+
+    def _lost(self, query: Query) -> Iterator[bytes]:
+        """What was lost before the next flow, or was overwritten before it was read."""
+        for loss in self._ring.losses_after(self._told, self._position if query.follow else self._end):
+            self._told = loss.serial
+            yield lost_response(loss, self._node)
+        self._end = self._ring.head if query.follow else self._end
+        if (missed := min(self._ring.tail, self._end) - self._position) > 0:
+            self._position += missed
+            loss = Loss(0, 0, LostEventSource.HUBBLE_RING_BUFFER, missed, self._ring.last_time)
+            yield lost_response(loss, self._node)
+
+    def _chosen(self, query: Query) -> tuple[Array, bool]:
+        """The numbers of the next flows to send, and whether none of those behind them is asked for."""
+        end = min(self._end, self._position + query.filter.chunk)
+        view, over = query.until_end(self._ring.view(self._position, end))
+        self._position += len(view)
+        return query.filter.places(view)[: self._left] + view.start, over
 
 
 def lost_event(loss: Loss) -> LostEvent:

@@ -51,11 +51,13 @@ class Services:
         for frontend in row.frontends:
             if frontend.number:
                 self._by_number[frontend.number] = service
-            number = int(ipaddress.ip_address(str(frontend.address)))
-            if number < 1 << 32 and "." in str(frontend.address):
-                number |= 0xFFFF << 32
+            protocol = _PROTOCOLS.get(frontend.protocol)
+            if protocol is None:
+                continue
+            address = ipaddress.ip_address(str(frontend.address))
+            number = int(address) | (0xFFFF << 32 if address.version == 4 else 0)
             halves = np.array([number >> 64, number & 0xFFFFFFFFFFFFFFFF], np.uint64)
-            ends = np.array([frontend.port], np.uint16), np.array([_PROTOCOLS[frontend.protocol]], np.uint8)
+            ends = np.array([frontend.port], np.uint16), np.array([protocol], np.uint8)
             self._by_address[int(_keys(halves[:1], halves[1:], *ends)[0])] = service
 
     def fill(self, made: Columns, records: Array) -> None:
