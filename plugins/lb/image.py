@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from attrs import define, field, frozen
 
@@ -26,7 +26,10 @@ PAIR: Final = struct.Struct("=II")
 #: What else there is of a service: entries of `lb_members`, `lb_sources` and `lb_skips`.
 KINDS: Final = ("members", "sources", "skips")
 
-#: Seconds for which what was taken out of use stays as it is: longer than any program runs.
+#: Seconds for which a backend that was taken out of use stays as it is: longer than any program runs that chose it before.
+#: From then on, connections without a state of their own (UDP) turn to another one.
+CLEAR: Final = 0.05
+#: Seconds for which numbers and slots that were taken out of use are not given to others.
 GRACE: Final = 1.0
 
 #: A backend: address, port, protocol and a zero, packed.
@@ -151,6 +154,15 @@ class Applied:
     again: frozenset[Name] = frozenset()
 
 
+class _Resting(NamedTuple):
+    """What can be used anew from a moment on: numbers of services and of backends, and stretches."""
+
+    due: float
+    services: list[int]
+    backends: list[int]
+    stretches: list[tuple[bytes, int]]
+
+
 class Image:
     """The content that the maps should have, service by service. `writes` has what they do not have yet."""
 
@@ -172,9 +184,9 @@ class Image:
         self._contenders: dict[RowKey, set[Name]] = {}
         self._idle: list[tuple[BackendKey, int]] = []
         self._free: list[int] = []
-        self._resting: deque[
-            tuple[float, list[tuple[BackendKey, int]], list[int], list[tuple[bytes, int]]]
-        ] = deque()
+        self._cleared: list[int] = []
+        self._clearing: deque[tuple[float, list[tuple[BackendKey, int]]]] = deque()
+        self._resting: deque[_Resting] = deque()
         if found is not None:
             self._adopt(found)
 
@@ -455,29 +467,39 @@ class Image:
         """All writes since the last time; what fell out of use begins to rest."""
         writes, self.writes = self.writes, Writes()
         stretches = self.stretches.take_idle()
-        if self._idle or self._free or stretches:
-            self._resting.append((now + GRACE, self._idle, self._free, stretches))
-            self._idle, self._free = [], []
+        if self._idle:
+            self._clearing.append((now + CLEAR, self._idle))
+            self._idle = []
+        if self._free or self._cleared or stretches:
+            self._resting.append(_Resting(now + GRACE, self._free, self._cleared, stretches))
+            self._free, self._cleared = [], []
         return writes
 
     @property
     def due(self) -> float | None:
         """When `expire` has something to do."""
-        return self._resting[0][0] if self._resting else None
+        waiting = [queue[0][0] for queue in (self._clearing, self._resting) if queue]
+        return min(waiting, default=None)
 
     def expire(self, now: float) -> None:
-        """What has rested for long enough can be used anew."""
-        while self._resting and self._resting[0][0] <= now:
-            _, backends, numbers, stretches = self._resting.popleft()
-            for key, idle in backends:
-                one = self._backends.get(key)
-                if one is not None and not one.holders and one.idle == idle:
-                    del self._backends[key]
-                    self.writes.backends[one.number] = bytes(len(key))
-                    self.backend_numbers.give_back(one.number)
-            for number in numbers:
+        """What has rested for long enough is cleared, and then can be used anew."""
+        while self._clearing and self._clearing[0][0] <= now:
+            self._clear(self._clearing.popleft()[1])
+        while self._resting and self._resting[0].due <= now:
+            done = self._resting.popleft()
+            for number in done.services:
                 self.numbers.give_back(number)
-            self.stretches.forget(stretches)
+            for number in done.backends:
+                self.backend_numbers.give_back(number)
+            self.stretches.forget(done.stretches)
+
+    def _clear(self, backends: list[tuple[BackendKey, int]]) -> None:
+        for key, idle in backends:
+            one = self._backends.get(key)
+            if one is not None and not one.holders and one.idle == idle:
+                del self._backends[key]
+                self.writes.backends[one.number] = bytes(len(key))
+                self._cleared.append(one.number)
 
 
 #: Numbers: to ask an enumeration for its members costs more than the rest of what is done with them.

@@ -73,7 +73,7 @@ class Room:
         self.size = size
         self._starts: list[int] = [0]
         self._ends: list[int] = [size]
-        #: Gaps before this one are smaller than anything that was asked for since they were made.
+        #: By size: which gap is the first that may be large enough.
         self._hint: dict[int, int] = {}
         self.used = 0
 
@@ -100,6 +100,7 @@ class Room:
                 self._starts[at] = first + count
                 if self._starts[at] == self._ends[at]:
                     del self._starts[at], self._ends[at]
+                    self._hint.clear()
                 self.used += count
                 return first
         raise LimitError("slots", "slots", self.size)

@@ -90,6 +90,10 @@ class Stretches:
         one = self._stretches[name]
         one.users -= 1
         if not one.users:
+            # Its backends may have other numbers when they are wanted again.
+            if one.inputs is not None:
+                self._of_inputs.pop(one.inputs, None)
+                one.inputs = None
             one.idle += 1
             self._idle.append((name, one.idle))
 
@@ -126,8 +130,6 @@ class Stretches:
             one = self._stretches.get(name)
             if one is not None and not one.users and one.idle == count:
                 del self._stretches[name]
-                if one.inputs is not None and self._of_inputs.get(one.inputs) == name:
-                    del self._of_inputs[one.inputs]
                 self.room.give_back(one.first, one.count)
 
 

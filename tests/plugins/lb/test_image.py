@@ -10,7 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lb_maps import Maps
 
-from axoneme.plugins.lb.image import GRACE, SERVICE, Balance, Demand, Image, Wanted, backend_key, row_key
+from axoneme.plugins.lb.image import (
+    CLEAR,
+    GRACE,
+    SERVICE,
+    Balance,
+    Demand,
+    Image,
+    Wanted,
+    backend_key,
+    row_key,
+)
 from axoneme.plugins.lb.maps import Algorithm, Scope, Sizes
 from axoneme.plugins.lb.model import Address
 from axoneme.plugins.lb.numbers import LimitError
@@ -55,7 +65,10 @@ demands = st.builds(
     sources=st.integers(0, 2),
     guard=st.booleans(),
 )
-steps = st.lists(st.tuples(st.sampled_from(["a", "b", "c", "d"]), demands, st.booleans()), max_size=15)
+steps = st.lists(
+    st.tuples(st.sampled_from(["a", "b", "c", "d"]), demands, st.sampled_from([0.0, CLEAR, 2 * GRACE])),
+    max_size=15,
+)
 
 
 @given(steps)
@@ -78,9 +91,8 @@ def test_at_every_write_each_row_leads_to_what_was_or_is_wanted(changes: list[An
             for key in maps.rows:
                 if SERVICE.unpack(maps.rows[key])[0]:
                     assert set(maps.backends_of(key)) in may[key]
-        if late:
-            now += 2 * GRACE
-            image.expire(now)
+        now += late
+        image.expire(now)
     check_final(image, maps, applied)
     check_restart(maps, applied)
 
@@ -127,8 +139,8 @@ def test_what_is_found_and_not_wanted_any_more_goes() -> None:
     assert maps.rows == {}
     assert not any(maps.entries.values())
     assert any(map(any, maps.backends.values())), "it rests first"
-    again.expire(2 * GRACE)
-    settle(again, maps, 3.0)
+    again.expire(CLEAR)
+    settle(again, maps, CLEAR)
     assert not any(map(any, maps.backends.values()))
 
 
@@ -143,7 +155,11 @@ def test_numbers_and_slots_are_used_again_only_after_they_rested() -> None:
     settle(image, maps, 1.0)
     with pytest.raises(LimitError, match="backends"):
         image.apply(("", "b"), demand([2], [(3, 1)]))
-    image.expire(1.0 + GRACE)
+    image.expire(1.0 + CLEAR)
+    settle(image, maps, 1.0 + CLEAR)
+    with pytest.raises(LimitError, match="backends"):
+        image.apply(("", "b"), demand([2], [(3, 1)]))
+    image.expire(1.0 + CLEAR + GRACE)
     image.apply(("", "b"), demand([2], [(3, 1)]))
     settle(image, maps, 3.0)
     assert len(maps.backends_of(row_key(vip(2), 80, 6, Scope.INTERNAL))) == 1
