@@ -139,6 +139,24 @@ def test_what_was_learnt_allows_it_and_nothing_else(place: Place) -> None:
         place.withdraw(path)
 
 
+def monitored(place: Place) -> str:
+    """What `axoneme monitor` shows of the next drop."""
+    output = place.node.folder / "monitor"
+    with output.open("wb") as file:
+        command = place.node.spawn("monitor --type drop --last 1", file)
+
+    def shown() -> bool:
+        reachable(place.web.netns, place.db.ipv4, SQL, timeout=0.2)
+        return command.poll() is not None
+
+    try:
+        place.node.until(shown, "a drop in the monitor")
+    finally:
+        command.kill()
+        command.wait()
+    return output.read_text()
+
+
 def test_every_drop_is_explained_and_what_is_proposed_helps(place: Place) -> None:
     path = place.apply("strict.yaml", STRICT)
     try:
@@ -148,6 +166,9 @@ def test_every_drop_is_explained_and_what_is_proposed_helps(place: Place) -> Non
         drop = list(scan(place.store, types=[EventType.DROP]))[-1]
         rule = drop.names.rules[int(drop.records["ingress_rule"][-1])]
         assert rule.describe() == f"default/strict default-deny ({path}:1)"
+
+        shown = monitored(place)
+        assert f"Policy denied; ingress by default/strict default-deny ({path}:1)" in shown
 
         answer = place.json("explain", "web", place.db.ipv4, str(SQL))
         (egress, ingress) = answer["sides"]
