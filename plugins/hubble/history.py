@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from axoneme.core import logs
 from axoneme.core.events.rules import Rule
-from axoneme.core.events.store.reader import Stretch, scan
+from axoneme.core.events.store.reader import Damage, Stretch, scan
 from axoneme.plugins.hubble.columns import Array, View
 from axoneme.plugins.hubble.directory import endpoint_message
 from axoneme.plugins.hubble.enrich import Enricher, Join
@@ -26,6 +27,8 @@ from axoneme.plugins.hubble.wire import Wire
 
 if TYPE_CHECKING:
     from axoneme.plugins.hubble.proto.observer_pb2 import GetFlowsRequest
+
+_log = logs.get(__name__)
 
 #: The clocks of store and ring may differ by that much, in ns: drops have a coarse one, and the ring makes times rise.
 _BLUR: Final = 20_000_000
@@ -98,13 +101,16 @@ class History:
             oldest = ring.view(ring.tail, ring.tail + 1)
             until = int(oldest["time"][0]) + _BLUR
             told = _first(ring, until + _BLUR)
-        stretches = scan(self._folder, since, until)
+        damage = Damage()
+        stretches = scan(self._folder, since, until, damage=damage)
         while (stretch := await asyncio.to_thread(_next, stretches)) is not None:
             view = self._view(stretch)
             if told and int(view["time"][-1]) >= until - 3 * _BLUR:
                 view = _without(view, told, until - 3 * _BLUR)
             if len(view):
                 yield view
+        if damage.frames or damage.segments:
+            _log.warning("event store damaged", frames=damage.frames, segments=damage.segments)
 
     def _view(self, stretch: Stretch) -> View:
         self._rules.rows.update(stretch.names.rules)

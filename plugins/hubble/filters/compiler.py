@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 #: Filters in a request, and values in a field: more are a mistake, or an attack.
 MOST_FILTERS, MOST_VALUES = 256, 4096
 
-_SLOW_CHUNK: Final = 512
+#: CEL expressions in a filter.
+MOST_EXPRESSIONS: Final = 16
+
+_SLOW_CHUNK: Final = 128
 
 
 @frozen
@@ -93,6 +96,9 @@ def compiled(
     allowed, denied = list(allowed), list(denied)
     if len(allowed) + len(denied) > MOST_FILTERS:
         raise RequestError(f"{len(allowed) + len(denied)} filters in one request; at most {MOST_FILTERS}")
+    expressions = sum(len(each.experimental.cel_expression) for each in (*allowed, *denied))
+    if expressions > 2 * MOST_EXPRESSIONS:  # either side of a connection has its filter
+        raise RequestError(f"{expressions} CEL expressions in one request; at most {2 * MOST_EXPRESSIONS}")
     return Filter(
         [_term(each, decode, uuids) for each in allowed], [_term(each, decode, uuids) for each in denied]
     )
@@ -122,8 +128,8 @@ def _expressions(texts: Sequence[str]) -> list[Test]:
         return []
     from axoneme.plugins.hubble.filters.cel import expression
 
-    if len(texts) > MOST_FILTERS:
-        raise RequestError(f"{len(texts)} CEL expressions in one filter; at most {MOST_FILTERS}")
+    if len(texts) > MOST_EXPRESSIONS:
+        raise RequestError(f"{len(texts)} CEL expressions in one filter; at most {MOST_EXPRESSIONS}")
     expressions = [expression(text) for text in texts]
     return [(_everything, lambda flow: any(each(flow) for each in expressions))]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from axoneme.plugins.hubble.filters.cel import expression
+from axoneme.plugins.hubble.filters.compiler import compiled
 from axoneme.plugins.hubble.filters.errors import RequestError
-from axoneme.plugins.hubble.proto.flow_pb2 import Flow
+from axoneme.plugins.hubble.proto.flow_pb2 import Flow, FlowFilter
 
 FLOW = Flow(
     verdict=2,
@@ -52,6 +53,16 @@ def test_is_refused(text: str) -> None:
 
 
 def test_what_takes_too_long_ends_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    costly = f"{NUMBERS}.all(a, {NUMBERS}.all(b, a + b > 0))"
+    monkeypatch.setattr("axoneme.plugins.hubble.filters.cel._SLOW", 0.0)
+    test = expression(costly)
+    assert all(test(FLOW) for _ in range(16))
+    with pytest.raises(RequestError, match="takes too long"):
+        test(FLOW)
     monkeypatch.setattr("axoneme.plugins.hubble.filters.cel._SLOWEST", 0.0)
-    with pytest.raises(RequestError, match="takes more than"):
-        expression(f"{NUMBERS}.all(a, {NUMBERS}.all(b, a + b > 0))")(FLOW)
+    with pytest.raises(RequestError, match="takes too long"):
+        expression(costly)(FLOW)
+    with pytest.raises(RequestError, match="at most 16"):
+        compiled([FlowFilter(experimental={"cel_expression": ["true"] * 17})])
+    with pytest.raises(RequestError, match="at most 32"):
+        compiled([FlowFilter(experimental={"cel_expression": ["true"] * 11})] * 3)
