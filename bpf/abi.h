@@ -52,9 +52,13 @@ static long (*redirect_neigh)(u32 ifindex, void *neighbor, int size, u64 flags) 
 /* A plugin's own helper function, instantiated per family as well. */
 #define LOCAL(name) F(GLUE(PLUGIN, _##name))
 
+/* The first of the words in `conn->slot` that the plugin has under this name (`Stage.slots`). */
+#define SLOT(conn, name) (&(conn)->slot[GLUE(GLUE(SLOT_, PLUGIN), _##name)])
+
 /* Connection flags (`connection.flags`). */
 #define CONN_REPLY 1  /* this entry is the direction from server to client */
 #define CONN_CLOSED 2 /* the close was reported */
+#define CONN_NAT 4    /* packets go on with other addresses or ports than they come with */
 
 /* Where a packet goes (`connection.next_hop`). */
 #define HOP_STACK 0  /* the host's own stack: local delivery, or its routing */
@@ -107,4 +111,4 @@ INLINE u32 ticks(void)
 #define STEP(function)                                                                                                 \
 	verdict = F(function)(p);                                                                                      \
 	if (verdict)                                                                                                   \
-		return F(finish)(p, verdict);
+		goto finish;

@@ -31,6 +31,7 @@ INLINE int F(fragment)(struct F(packet) *p, __be32 id, bool first)
 	key.daddr = p->tuple.daddr;
 	key.id = id;
 	key.protocol = p->tuple.protocol;
+	p->fragment = !first;
 	if (first) {
 		ports.sport = p->tuple.sport;
 		ports.dport = p->tuple.dport;
@@ -150,13 +151,30 @@ INLINE int F(transport_slow)(struct F(packet) *p)
 	return F(ports)(p, t.sport, t.dport, t.sequence & 0xffff, t.flags);
 }
 
+/* What is not of the common shape joins it again: the rest of the program is not walked for each of its ways. */
+INLINE int F(unusual)(struct F(packet) *p, int verdict)
+{
+	if (verdict)
+		return verdict;
+	return F(blur)(p) ? NEXT : DROP(REASON_INVALID_PACKET_DROPPED);
+}
+
 #if FAMILY == 4
+INLINE int F(in_fragments)(struct F(packet) *p, __be32 id, bool later)
+{
+	int verdict;
+
+	if (later)
+		return F(fragment)(p, id, false);
+	verdict = F(transport_slow)(p);
+	return verdict ? verdict : F(fragment)(p, id, true);
+}
+
 INLINE int F(classify)(struct F(packet) *p)
 {
 	void *data = (void *)(long)p->skb->data, *end = (void *)(long)p->skb->data_end;
 	struct iphdr *ip = data + ETH_HLEN;
 	struct F(transport) *t = data + ETH_HLEN + sizeof(*ip);
-	int verdict;
 
 	if (unlikely((void *)(t + 1) > end)) {
 		/* Short packets (UDP, ICMP) end before a TCP header would; others are not linear. */
@@ -177,15 +195,9 @@ INLINE int F(classify)(struct F(packet) *p)
 	if (likely(ip->ihl == 5 && !(ip->frag_off & be16(0x3fff)) && (void *)(t + 1) <= end &&
 		   (ip->protocol == IPPROTO_TCP || ip->protocol == IPPROTO_UDP)))
 		return F(ports)(p, t->sport, t->dport, 0, t->flags);
-	if (ip->frag_off & be16(0x3fff)) {
-		__be32 id = ip->id;
-
-		if (ip->frag_off & be16(0x1fff))
-			return F(fragment)(p, id, false);
-		verdict = F(transport_slow)(p);
-		return verdict ? verdict : F(fragment)(p, id, true);
-	}
-	return F(transport_slow)(p);
+	if (ip->frag_off & be16(0x3fff))
+		return F(unusual)(p, F(in_fragments)(p, ip->id, ip->frag_off & be16(0x1fff)));
+	return F(unusual)(p, F(transport_slow)(p));
 }
 #else
 #define EXTENSION_HEADERS 6 /* more is not seen outside of attacks; each costs the verifier a round */
@@ -262,6 +274,6 @@ INLINE int F(classify)(struct F(packet) *p)
 	p->l4 = ETH_HLEN + sizeof(*ip);
 	if (likely((void *)(t + 1) <= end && (ip->nexthdr == IPPROTO_TCP || ip->nexthdr == IPPROTO_UDP)))
 		return F(ports)(p, t->sport, t->dport, 0, t->flags);
-	return F(extensions)(p, ip->nexthdr);
+	return F(unusual)(p, F(extensions)(p, ip->nexthdr));
 }
 #endif

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* commit: what was decided becomes the connection's two entries. Later packets need nothing else. */
 
-INLINE void F(macs)(struct connection *c, const struct endpoint *to)
+INLINE void F(macs)(struct F(connection) *c, const struct endpoint *to)
 {
 	__builtin_memcpy(c->dmac, to->mac, 6);
 	__builtin_memcpy(c->smac, to->node_mac, 6);
 }
 
 /* The decision again, for an entry that has a history: only what was decided changes, and the revision last. */
-INLINE void F(renew)(struct F(packet) *p, struct connection *c, const struct connection *fresh)
+INLINE void F(renew)(struct F(packet) *p, struct F(connection) *c, const struct F(connection) *fresh)
 {
 	c->source_ifindex = fresh->source_ifindex;
 	c->next_hop = fresh->next_hop;
@@ -17,6 +17,9 @@ INLINE void F(renew)(struct F(packet) *p, struct connection *c, const struct con
 	c->proxy_port = fresh->proxy_port;
 	c->auth = fresh->auth;
 	c->mark = fresh->mark;
+	if (c->layout != fresh->layout)
+		__builtin_memset(c->slot, 0, sizeof(c->slot));
+	c->layout = fresh->layout;
 	c->egress_l7 = fresh->egress_l7;
 	c->ingress_l7 = fresh->ingress_l7;
 	c->source_identity = fresh->source_identity;
@@ -30,7 +33,7 @@ INLINE void F(renew)(struct F(packet) *p, struct connection *c, const struct con
 }
 
 /* What was decided about this direction. */
-INLINE void F(decided)(struct F(packet) *p, struct connection *fresh)
+INLINE void F(decided)(struct F(packet) *p, struct F(connection) *fresh)
 {
 	fresh->revision = p->revision;
 	fresh->created = fresh->last_seen = ticks();
@@ -42,6 +45,8 @@ INLINE void F(decided)(struct F(packet) *p, struct connection *fresh)
 	fresh->egress_rule = p->egress_rule;
 	fresh->ingress_rule = p->ingress_rule;
 	fresh->flags = p->reply ? CONN_REPLY : 0;
+	fresh->layout = SLOT_LAYOUT;
+	F(nat_decided)(p, fresh);
 	fresh->source_ifindex = p->source ? p->source->ifindex : 0;
 	fresh->next_hop = p->next_hop;
 	fresh->ifindex = p->ifindex;
@@ -54,7 +59,7 @@ INLINE void F(decided)(struct F(packet) *p, struct connection *fresh)
 }
 
 /* The other side of a proxied connection: the client's packets go to the proxy, and the server's come from it alone. */
-INLINE void F(turn_proxied)(struct F(packet) *p, struct connection *fresh)
+INLINE void F(turn_proxied)(struct F(packet) *p, struct F(connection) *fresh)
 {
 	if (p->reply) {
 		fresh->next_hop = HOP_PROXY;
@@ -67,9 +72,10 @@ INLINE void F(turn_proxied)(struct F(packet) *p, struct connection *fresh)
 }
 
 /* The same seen from the other side, which has sent nothing yet. */
-INLINE void F(turn)(struct F(packet) *p, struct connection *fresh)
+INLINE void F(turn)(struct F(packet) *p, struct F(connection) *fresh)
 {
 	fresh->flags = p->reply ? 0 : CONN_REPLY;
+	F(nat_turned)(p, fresh);
 	fresh->source_ifindex = p->destination ? p->destination->ifindex : 0;
 	fresh->next_hop = p->source ? HOP_LOCAL : HOP_STACK;
 	fresh->ifindex = p->source ? p->source->ifindex : 0;
@@ -89,7 +95,7 @@ INLINE void F(turn)(struct F(packet) *p, struct connection *fresh)
 	fresh->bytes = 0;
 }
 
-INLINE int F(enter)(struct F(packet) *p, struct F(tuple) *key, struct connection *fresh)
+INLINE int F(enter)(struct F(packet) *p, struct F(tuple) *key, struct F(connection) *fresh)
 {
 	if (likely(!ON(connections, update)(key, fresh, BPF_NOEXIST)))
 		count(p->skb, COUNTER_ENTERED);
@@ -99,9 +105,9 @@ INLINE int F(enter)(struct F(packet) *p, struct F(tuple) *key, struct connection
 }
 
 /* A connection that has a history: its state and its counters stay, or are taken over from the other direction. */
-INLINE int F(commit_known)(struct F(packet) *p, struct connection *fresh, struct F(tuple) *back_key)
+INLINE int F(commit_known)(struct F(packet) *p, struct F(connection) *fresh, struct F(tuple) *back_key)
 {
-	struct connection *back = ON(connections, lookup)(back_key);
+	struct F(connection) *back = ON(connections, lookup)(back_key);
 
 	if (p->conn) {
 		F(renew)(p, p->conn, fresh);
@@ -127,7 +133,7 @@ INLINE int F(commit_known)(struct F(packet) *p, struct connection *fresh, struct
 	return NEXT;
 }
 
-INLINE int F(commit_new)(struct F(packet) *p, struct connection *fresh, struct F(tuple) *back_key)
+INLINE int F(commit_new)(struct F(packet) *p, struct F(connection) *fresh, struct F(tuple) *back_key)
 {
 	fresh->tcp_sent = p->tcp_flags & (TCP_FIN | TCP_SYN | TCP_RST);
 	fresh->packets = 1;
@@ -138,9 +144,15 @@ INLINE int F(commit_new)(struct F(packet) *p, struct connection *fresh, struct F
 	if (F(enter)(p, back_key, fresh))
 		return DROP(REASON_CT_MAP_INSERTION_FAILED);
 	F(event)(p, EVENT_NEW, 0);
+	if (p->nat) { /* what is to be written into the packet is in the entry */
+		p->conn = ON(connections, lookup)(&p->tuple);
+		if (!p->conn)
+			return DROP(REASON_CT_MAP_INSERTION_FAILED);
+	}
 	return NEXT;
 }
 
+/* Both entries go. */
 INLINE void F(delete)(struct F(packet) *p, struct F(tuple) *back_key)
 {
 	if (!ON(connections, delete)(&p->tuple))
@@ -150,29 +162,49 @@ INLINE void F(delete)(struct F(packet) *p, struct F(tuple) *back_key)
 	p->conn = 0;
 }
 
+INLINE void F(end_former)(struct F(packet) *p)
+{
+	struct F(tuple) back_key;
+
+	F(counterpart)(&back_key, &p->tuple, p->former);
+	if (!(p->former->flags & CONN_CLOSED))
+		F(closed)(p, p->former, ON(connections, lookup)(&back_key));
+	F(delete)(p, &back_key);
+}
+
 INLINE int F(commit)(struct F(packet) *p)
 {
-	struct connection fresh = {};
+	struct F(connection) *fresh;
 	struct F(tuple) back_key;
+	u32 zero = 0;
 
 	if (unlikely(p->owed))
 		return DROP(p->owed & OWED_AUTH ? REASON_AUTH_REQUIRED :
 			    p->owed & OWED_PROXY ? REASON_PROXY_ABSENT : REASON_UNENCRYPTED_TRAFFIC);
 	if (unlikely(p->related)) { /* an error changes nothing in its connection */
-		p->conn = 0;
+		if (!p->nat)
+			p->conn = 0;
 		return NEXT;
 	}
-	F(reverse)(&back_key, &p->tuple);
-	if (unlikely(p->conn && (p->conn->flags & CONN_REPLY) != p->reply)) {
-		/* It was opened from the other side. Now the ports are turned round, so that one is over. */
-		if (!(p->conn->flags & CONN_CLOSED))
-			F(closed)(p, p->conn, ON(connections, lookup)(&back_key));
-		F(delete)(p, &back_key);
+	if (unlikely(p->conn && (p->conn->flags & CONN_REPLY) != p->reply))
+		F(set_aside)(p); /* it was opened from the other side; now the ports are turned round, so that one is over */
+	if (unlikely(p->former))
+		F(end_former)(p);
+	F(reverse)(&back_key, &p->translated);
+	if (!p->conn && !p->half) {
+		int verdict = F(unique)(p, &back_key);
+
+		if (verdict)
+			return verdict;
 	}
-	F(decided)(p, &fresh);
+	fresh = ON(drafts, lookup)(&zero); /* too large for the stack */
+	if (!fresh)
+		return DROP(REASON_CT_MAP_INSERTION_FAILED);
+	__builtin_memset(fresh, 0, sizeof(*fresh));
+	F(decided)(p, fresh);
 	if (p->conn || p->half)
-		return F(commit_known)(p, &fresh, &back_key);
-	return F(commit_new)(p, &fresh, &back_key);
+		return F(commit_known)(p, fresh, &back_key);
+	return F(commit_new)(p, fresh, &back_key);
 }
 
 /* A verdict against a flow that was let through before: its entries must not live on. */
@@ -182,6 +214,6 @@ INLINE void F(forget)(struct F(packet) *p)
 
 	if (!p->conn || !p->resolved)
 		return; /* whoever forges a packet must not close the connection of another */
-	F(reverse)(&back_key, &p->tuple);
+	F(counterpart)(&back_key, &p->tuple, p->conn);
 	F(delete)(p, &back_key);
 }

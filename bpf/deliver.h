@@ -75,8 +75,8 @@ INLINE int F(deliver)(struct F(packet) *p)
 	count(p->skb, COUNTER_FORWARDED);
 	if (unlikely(mark))
 		p->skb->mark = mark;
-	if (p->conn) {
-		struct connection *c = p->conn;
+	if (p->conn && (p->established || !p->related)) { /* an error takes its own way when it was decided anew */
+		struct F(connection) *c = p->conn;
 
 		if (likely(c->next_hop == HOP_LOCAL))
 			return F(deliver_local)(p, c->dmac, c->ifindex);

@@ -19,13 +19,19 @@
 #define REASON_UNKNOWN_ICMP REASON_UNKNOWN_ICMPV6_CODE
 #endif
 
-INLINE bool F(same_address)(const struct F(address) *a, const struct F(address) *b)
+/* Not 0: another one. */
+INLINE u32 F(other_address)(const struct F(address) *a, const struct F(address) *b)
 {
 #if FAMILY == 4
-	return a->a[0] == b->a[0];
+	return a->a[0] ^ b->a[0];
 #else
-	return !((a->a[0] ^ b->a[0]) | (a->a[1] ^ b->a[1]) | (a->a[2] ^ b->a[2]) | (a->a[3] ^ b->a[3]));
+	return (a->a[0] ^ b->a[0]) | (a->a[1] ^ b->a[1]) | (a->a[2] ^ b->a[2]) | (a->a[3] ^ b->a[3]);
 #endif
+}
+
+INLINE bool F(same_address)(const struct F(address) *a, const struct F(address) *b)
+{
+	return !F(other_address)(a, b);
 }
 
 INLINE void F(reverse)(struct F(tuple) *to, const struct F(tuple) *from)

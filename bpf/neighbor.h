@@ -92,66 +92,75 @@ INLINE __be16 fold(u32 sum)
 	return ~sum;
 }
 
+struct pseudo_header {
+	u32 saddr[4];
+	u32 daddr[4];
+	__be32 length;
+	__be32 next;
+};
+
+/* What an answer needs; too much for the stack of a program that has so much else. */
+struct neighbor_work {
+	struct ipv6hdr ip;
+	struct pseudo_header pseudo;
+	struct advertisement na;
+	struct solicitation ns;
+	struct ethhdr eth;
+};
+_Static_assert(sizeof(struct neighbor_work) <= sizeof(struct connection6), "the draft is also the room for this");
+
 /*
  * A neighbour solicitation for the gateway becomes an advertisement, in place. RFC 4861 7.1.1: the hop limit of 255
  * shows that nobody forwarded it.
  */
 INLINE int solicited(struct __sk_buff *skb)
 {
-	u32 gateway[4];
-	struct advertisement na = {};
-	struct {
-		u32 saddr[4];
-		u32 daddr[4];
-		__be32 length;
-		__be32 next;
-	} pseudo = {};
-	struct solicitation ns;
-	struct ipv6hdr ip;
-	struct ethhdr eth;
+	u32 zero = 0, ifindex = skb->ifindex;
+	struct neighbor_work *w = (void *)drafts6_lookup(&zero);
 	struct endpoint *workload;
-	u32 ifindex = skb->ifindex;
 	s64 sum;
 
-	gateway[0] = be32(GATEWAY6_0); /* one by one: a constant array would become read-only data, which has no loader */
-	gateway[1] = be32(GATEWAY6_1);
-	gateway[2] = be32(GATEWAY6_2);
-	gateway[3] = be32(GATEWAY6_3);
-	if (bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)) ||
-	    bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) ||
-	    bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(ip), &ns, sizeof(ns)))
+	if (!w)
+		return DROP(REASON_INVALID_PACKET_DROPPED);
+	__builtin_memset(w, 0, sizeof(*w));
+	w->pseudo.saddr[0] = be32(GATEWAY6_0); /* one by one: a constant array would become read-only data, which has no loader */
+	w->pseudo.saddr[1] = be32(GATEWAY6_1);
+	w->pseudo.saddr[2] = be32(GATEWAY6_2);
+	w->pseudo.saddr[3] = be32(GATEWAY6_3);
+	if (bpf_skb_load_bytes(skb, 0, &w->eth, sizeof(w->eth)) ||
+	    bpf_skb_load_bytes(skb, ETH_HLEN, &w->ip, sizeof(w->ip)) ||
+	    bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(w->ip), &w->ns, sizeof(w->ns)))
 		return DROP(REASON_INVALID_PACKET_DROPPED);
 	workload = links_lookup(&ifindex);
-	if (!workload || ip.hop_limit != 255 || ns.code)
+	if (!workload || w->ip.hop_limit != 255 || w->ns.code)
 		return DROP(REASON_INVALID_NEIGHBOR);
-	if (!(ip.saddr.in6_u.u6_addr32[0] | ip.saddr.in6_u.u6_addr32[1] | ip.saddr.in6_u.u6_addr32[2] |
-	      ip.saddr.in6_u.u6_addr32[3]))
+	if (!(w->ip.saddr.in6_u.u6_addr32[0] | w->ip.saddr.in6_u.u6_addr32[1] | w->ip.saddr.in6_u.u6_addr32[2] |
+	      w->ip.saddr.in6_u.u6_addr32[3]))
 		return DISCARD; /* duplicate address detection: addresses are given out once */
-	if (ns.target[0] != gateway[0] || ns.target[1] != gateway[1] || ns.target[2] != gateway[2] ||
-	    ns.target[3] != gateway[3])
+	if (w->ns.target[0] != w->pseudo.saddr[0] || w->ns.target[1] != w->pseudo.saddr[1] ||
+	    w->ns.target[2] != w->pseudo.saddr[2] || w->ns.target[3] != w->pseudo.saddr[3])
 		return DISCARD;
-	na.type = NEIGHBOR_ADVERTISEMENT;
-	na.flags = be32(0xe0000000); /* router, solicited, override */
-	__builtin_memcpy(na.target, gateway, 16);
-	na.option = 2; /* target link-layer address */
-	na.option_size = 1;
-	__builtin_memcpy(na.mac, workload->node_mac, 6);
-	__builtin_memcpy(pseudo.saddr, gateway, 16);
-	__builtin_memcpy(pseudo.daddr, &ip.saddr, 16);
-	pseudo.length = be32(sizeof(na));
-	pseudo.next = be32(IPPROTO_ICMPV6);
-	sum = bpf_csum_diff(0, 0, (__be32 *)&pseudo, sizeof(pseudo), 0);
-	sum = bpf_csum_diff(0, 0, (__be32 *)&na, sizeof(na), sum);
-	na.check = fold(sum);
-	__builtin_memcpy(&ip.daddr, &ip.saddr, 16);
-	__builtin_memcpy(&ip.saddr, gateway, 16);
-	ip.payload_len = be16(sizeof(na));
-	__builtin_memcpy(eth.h_dest, eth.h_source, 6);
-	__builtin_memcpy(eth.h_source, workload->node_mac, 6);
-	if (bpf_skb_change_tail(skb, ETH_HLEN + sizeof(ip) + sizeof(na), 0) ||
-	    bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0) ||
-	    bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0) ||
-	    bpf_skb_store_bytes(skb, ETH_HLEN + sizeof(ip), &na, sizeof(na), 0))
+	w->na.type = NEIGHBOR_ADVERTISEMENT;
+	w->na.flags = be32(0xe0000000); /* router, solicited, override */
+	__builtin_memcpy(w->na.target, w->pseudo.saddr, 16);
+	w->na.option = 2; /* target link-layer address */
+	w->na.option_size = 1;
+	__builtin_memcpy(w->na.mac, workload->node_mac, 6);
+	__builtin_memcpy(w->pseudo.daddr, &w->ip.saddr, 16);
+	w->pseudo.length = be32(sizeof(w->na));
+	w->pseudo.next = be32(IPPROTO_ICMPV6);
+	sum = bpf_csum_diff(0, 0, (__be32 *)&w->pseudo, sizeof(w->pseudo), 0);
+	sum = bpf_csum_diff(0, 0, (__be32 *)&w->na, sizeof(w->na), sum);
+	w->na.check = fold(sum);
+	__builtin_memcpy(&w->ip.daddr, &w->ip.saddr, 16);
+	__builtin_memcpy(&w->ip.saddr, w->pseudo.saddr, 16);
+	w->ip.payload_len = be16(sizeof(w->na));
+	__builtin_memcpy(w->eth.h_dest, w->eth.h_source, 6);
+	__builtin_memcpy(w->eth.h_source, workload->node_mac, 6);
+	if (bpf_skb_change_tail(skb, ETH_HLEN + sizeof(w->ip) + sizeof(w->na), 0) ||
+	    bpf_skb_store_bytes(skb, 0, &w->eth, sizeof(w->eth), 0) ||
+	    bpf_skb_store_bytes(skb, ETH_HLEN, &w->ip, sizeof(w->ip), 0) ||
+	    bpf_skb_store_bytes(skb, ETH_HLEN + sizeof(w->ip), &w->na, sizeof(w->na), 0))
 		return DROP(REASON_INVALID_PACKET_DROPPED);
 	return TAKEN(bpf_redirect(ifindex, 0));
 }

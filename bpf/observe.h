@@ -5,8 +5,8 @@
 #define OF(field) (conn ? conn->field : p->field)
 
 /* `conn` and `back` are the two entries of a connection that ends, or NULL. */
-INLINE void F(report)(struct F(packet) *p, u8 type, u32 reason, const struct connection *conn,
-		      const struct connection *back)
+INLINE void F(report)(struct F(packet) *p, u8 type, u32 reason, const struct F(connection) *conn,
+		      const struct F(connection) *back)
 {
 	struct event *e = events_reserve(sizeof(struct event));
 
@@ -30,10 +30,19 @@ INLINE void F(report)(struct F(packet) *p, u8 type, u32 reason, const struct con
 	e->next_hop = OF(next_hop);
 	e->flags = 0;
 	e->ifindex = p->skb->ifindex;
+	/* Each end by its own address, whatever the other one thinks that it is. */
 	F(wide)(e->saddr, &p->tuple.saddr);
-	F(wide)(e->daddr, &p->tuple.daddr);
 	e->sport = p->tuple.sport;
-	e->dport = p->tuple.dport;
+	if (conn) {
+		F(wide)(e->daddr, &conn->nat_daddr);
+		e->dport = conn->nat_dport;
+	} else if (p->nat) {
+		F(wide)(e->daddr, &p->translated.daddr);
+		e->dport = p->translated.dport;
+	} else {
+		F(wide)(e->daddr, &p->tuple.daddr);
+		e->dport = p->tuple.dport;
+	}
 	e->source_endpoint = OF(source_endpoint);
 	e->destination_endpoint = OF(destination_endpoint);
 	e->source_identity = OF(source_identity);
@@ -41,7 +50,7 @@ INLINE void F(report)(struct F(packet) *p, u8 type, u32 reason, const struct con
 	e->egress_rule = OF(egress_rule);
 	e->ingress_rule = OF(ingress_rule);
 	e->created = conn ? conn->created : e->time >> TICK_SHIFT;
-	e->service = 0;
+	e->service = OF(service);
 	e->packets = conn ? conn->packets : 1;
 	e->bytes = conn ? conn->bytes : p->skb->len;
 	e->reply_packets = back ? back->packets : 0;
@@ -56,7 +65,7 @@ INLINE void F(event)(struct F(packet) *p, u8 type, u32 reason)
 }
 
 /* Both entries are marked, so that neither direction reports the end again. */
-INLINE void F(closed)(struct F(packet) *p, struct connection *conn, struct connection *back)
+INLINE void F(closed)(struct F(packet) *p, struct F(connection) *conn, struct F(connection) *back)
 {
 	conn->flags |= CONN_CLOSED;
 	if (back)

@@ -7,7 +7,8 @@
  * `client` is who opened the connection and `server` whom it was opened to, whichever way this packet goes.
  */
 struct F(packet) {
-	struct F(tuple) tuple;  /* as on the wire */
+	struct F(tuple) tuple;  /* as it came */
+	struct F(tuple) translated; /* as it goes on; known from translate on */
 	u32 revision;           /* of the rules that hold now */
 	u32 source_identity;
 	u32 destination_identity;
@@ -24,6 +25,8 @@ struct F(packet) {
 	u32 egress_l7;          /* the layer 7 rules that a proxy has to enforce, by number: the client's side */
 	u32 ingress_l7;         /* the same of the server's */
 	u32 mark;
+	u32 service;            /* the service whose address was exchanged, 0: none */
+	u32 backend;            /* the backend of it that was chosen */
 	u8 owed;                /* OWED_… */
 	u8 auth;                /* the authentication mode that the decision asks for */
 	u8 tcp_flags;
@@ -34,11 +37,15 @@ struct F(packet) {
 	u8 related;             /* an ICMP error about a packet of `tuple`, reversed */
 	u8 half;                /* the table has forgotten this direction of the connection, but not the other */
 	u8 resolved;            /* both sides are known, and the source is who it says */
+	u8 nat;                 /* `translated` is not `tuple` */
+	u8 anew;                /* there is an entry, but of a connection that is over: `former` */
+	u8 fragment;            /* a later fragment: there is no transport header */
 	u8 next_hop;            /* HOP_… */
 	u32 ifindex;            /* of the next hop */
 	u32 l4;                 /* offset of the transport header */
 	struct __sk_buff *skb;
-	struct connection *conn;       /* this direction's entry, or NULL */
+	struct F(connection) *conn;       /* this direction's entry, or NULL */
+	struct F(connection) *former;     /* the entry that the new one is to replace, or NULL */
 	struct endpoint *source;       /* the workload of this node with that address, or NULL */
 	struct endpoint *destination;
 };
@@ -51,3 +58,34 @@ struct F(packet) {
 #undef DESTINATION_ENDPOINT
 #define SOURCE_ENDPOINT ((u32)(p->conn ? p->conn->source_endpoint : p->source_endpoint))
 #define DESTINATION_ENDPOINT ((u32)(p->conn ? p->conn->destination_endpoint : p->destination_endpoint))
+
+_Static_assert(sizeof(struct F(packet)) <= sizeof(struct scratch), "the context must fit into the scratch");
+
+/*
+ * Between two parts of the way of a first packet: the context once through a map. The program is what it was, but the
+ * verifier, which walks each path with all that it knows of the values on the stack, knows nothing of what comes out of a
+ * map. So it walks the second part once, instead of once for each way through the first.
+ */
+INLINE bool F(blur)(struct F(packet) *p)
+{
+	struct F(connection) *conn = p->conn, *former = p->former;
+	struct endpoint *source = p->source, *destination = p->destination;
+	struct __sk_buff *skb = p->skb;
+	u32 zero = 0;
+	struct scratch *s = scratch_lookup(&zero);
+
+	if (!s)
+		return false;
+	p->conn = p->former = 0;
+	p->source = p->destination = 0;
+	p->skb = 0;
+	__builtin_memcpy(s, p, sizeof(*p));
+	asm volatile("" ::: "memory"); /* or else the compiler sees through it */
+	__builtin_memcpy(p, s, sizeof(*p));
+	p->skb = skb;
+	p->conn = conn;
+	p->former = former;
+	p->source = source;
+	p->destination = destination;
+	return true;
+}

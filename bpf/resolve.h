@@ -12,6 +12,8 @@ INLINE u32 F(identity_of)(const struct F(address) *address)
 	return entry ? entry->identity : F(WORLD_IDENTITY);
 }
 
+_Static_assert(sizeof(struct bpf_fib_lookup) <= sizeof(struct F(connection)), "the draft is also the route's question");
+
 /* How the packet leaves the node, for what is not a workload of it. */
 INLINE void F(route)(struct F(packet) *p)
 {
@@ -19,28 +21,32 @@ INLINE void F(route)(struct F(packet) *p)
 	p->ifindex = 0;
 #if DIRECT_ROUTING
 	if (FROM_WORKLOAD && p->destination_identity != IDENTITY_HOST) {
-		struct bpf_fib_lookup fib = {};
-		u32 *device;
+		struct bpf_fib_lookup *fib;
+		u32 *device, zero = 0;
 		long answer;
 
-		fib.ifindex = p->skb->ifindex;
+		fib = (void *)ON(drafts, lookup)(&zero); /* it has room, and the stack has not */
+		if (!fib)
+			return;
+		__builtin_memset(fib, 0, sizeof(*fib));
+		fib->ifindex = p->skb->ifindex;
 #if FAMILY == 4
-		fib.family = 2; /* AF_INET */
-		fib.ipv4_src = p->tuple.saddr.a[0];
-		fib.ipv4_dst = p->tuple.daddr.a[0];
+		fib->family = 2; /* AF_INET */
+		fib->ipv4_src = p->translated.saddr.a[0];
+		fib->ipv4_dst = p->translated.daddr.a[0];
 #else
-		fib.family = 10; /* AF_INET6 */
-		__builtin_memcpy(fib.ipv6_src, &p->tuple.saddr, 16);
-		__builtin_memcpy(fib.ipv6_dst, &p->tuple.daddr, 16);
+		fib->family = 10; /* AF_INET6 */
+		__builtin_memcpy(fib->ipv6_src, &p->translated.saddr, 16);
+		__builtin_memcpy(fib->ipv6_dst, &p->translated.daddr, 16);
 #endif
-		answer = bpf_fib_lookup(p->skb, &fib, sizeof(fib), 0);
+		answer = bpf_fib_lookup(p->skb, fib, sizeof(*fib), 0);
 		if (answer != BPF_FIB_LKUP_RET_SUCCESS && answer != BPF_FIB_LKUP_RET_NO_NEIGH)
 			return;
 		/* Only out of the devices that were given to us; anything else is the stack's business. */
-		device = devices_lookup(&fib.ifindex);
+		device = devices_lookup(&fib->ifindex);
 		if (device) {
 			p->next_hop = HOP_DEVICE;
-			p->ifindex = fib.ifindex;
+			p->ifindex = fib->ifindex;
 		}
 	}
 #endif
@@ -49,13 +55,13 @@ INLINE void F(route)(struct F(packet) *p)
 INLINE int F(resolve)(struct F(packet) *p)
 {
 	p->source = ON(endpoints, lookup)(&p->tuple.saddr);
-	p->destination = ON(endpoints, lookup)(&p->tuple.daddr);
+	p->destination = ON(endpoints, lookup)(&p->translated.daddr);
 	if (FROM_NETWORK && !p->destination)
 		return TO_STACK; /* for somebody who is not ours */
 	if (p->source ? !F(genuine)(p, p->source->ifindex) : FROM_WORKLOAD)
 		return DROP(REASON_INVALID_SOURCE_IP);
 	if (TO_WORKLOAD && !p->destination) /* an address of the pool that no workload has */
-		return MULTICAST(&p->tuple.daddr) ? DISCARD : DROP(REASON_STALE_OR_UNROUTABLE_IP);
+		return MULTICAST(&p->translated.daddr) ? DISCARD : DROP(REASON_STALE_OR_UNROUTABLE_IP);
 	if (p->source) {
 		p->source_identity = p->source->identity;
 		p->source_endpoint = p->source->id;
@@ -68,15 +74,17 @@ INLINE int F(resolve)(struct F(packet) *p)
 		p->next_hop = HOP_LOCAL;
 		p->ifindex = p->destination->ifindex;
 	} else {
-		if (MULTICAST(&p->tuple.daddr))
+		if (MULTICAST(&p->translated.daddr))
 			return DISCARD;
-		p->destination_identity = F(identity_of)(&p->tuple.daddr);
+		p->destination_identity = F(identity_of)(&p->translated.daddr);
 		F(route)(p);
 	}
 	p->client_identity = p->reply ? p->destination_identity : p->source_identity;
 	p->server_identity = p->reply ? p->source_identity : p->destination_identity;
 	p->client_endpoint = p->reply ? p->destination_endpoint : p->source_endpoint;
 	p->server_endpoint = p->reply ? p->source_endpoint : p->destination_endpoint;
+	if (p->nat && !p->reply && p->tuple.protocol != ICMP_PROTOCOL)
+		p->service_port = p->translated.dport;
 	if (p->reply)
 		p->service_port = p->tuple.protocol == ICMP_PROTOCOL ? be16(ICMP_REQUEST) : p->tuple.sport;
 	p->resolved = 1;

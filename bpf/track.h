@@ -4,7 +4,7 @@
  * revision already knows everything: verdict, identities and next hop.
  */
 
-INLINE void F(account)(struct F(packet) *p, struct connection *conn)
+INLINE void F(account)(struct F(packet) *p, struct F(connection) *conn)
 {
 	conn->last_seen = ticks();
 	__sync_fetch_and_add(&conn->packets, 1);
@@ -12,7 +12,7 @@ INLINE void F(account)(struct F(packet) *p, struct connection *conn)
 }
 
 /* What its entry knows of a connection, for an event about it. */
-INLINE void F(recall)(struct F(packet) *p, const struct connection *conn)
+INLINE void F(recall)(struct F(packet) *p, const struct F(connection) *conn)
 {
 	p->source_identity = conn->source_identity;
 	p->destination_identity = conn->destination_identity;
@@ -23,6 +23,10 @@ INLINE void F(recall)(struct F(packet) *p, const struct connection *conn)
 	p->auth = conn->auth;
 	p->next_hop = conn->next_hop;
 	p->reply = conn->flags & CONN_REPLY;
+	p->service = conn->service;
+	p->backend = conn->backend;
+	p->nat = !!(conn->flags & CONN_NAT);
+	F(onward)(&p->translated, &p->tuple, conn);
 }
 
 /* A SYN alone: its sender opens a connection. */
@@ -31,7 +35,7 @@ INLINE bool F(opens)(const struct F(packet) *p)
 	return (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 }
 
-INLINE void F(reopen)(struct connection *conn, u32 now, u64 packets, u64 bytes)
+INLINE void F(reopen)(struct F(connection) *conn, u32 now, u64 packets, u64 bytes)
 {
 	conn->tcp_sent = 0;
 	conn->tcp_seen = 0;
@@ -43,7 +47,7 @@ INLINE void F(reopen)(struct connection *conn, u32 now, u64 packets, u64 bytes)
 }
 
 /* A client's SYN, already accounted, begins the next connection of the same ports. */
-INLINE void F(again)(struct F(packet) *p, struct connection *conn, struct connection *back)
+INLINE void F(again)(struct F(packet) *p, struct F(connection) *conn, struct F(connection) *back)
 {
 	u32 now = ticks();
 
@@ -59,15 +63,15 @@ INLINE void F(again)(struct F(packet) *p, struct connection *conn, struct connec
  * other's `tcp_seen`, so that two CPUs never write the same byte. A connection is closed when both sides have sent FIN,
  * or one RST, or when the side that sent FIN opens the next one. A SYN after that is a new connection of the same ports.
  */
-INLINE void F(transition)(struct F(packet) *p, struct connection *conn)
+INLINE void F(transition)(struct F(packet) *p, struct F(connection) *conn)
 {
 	struct F(tuple) back_key;
-	struct connection *back;
+	struct F(connection) *back;
 	u8 flags = p->tcp_flags & (TCP_FIN | TCP_SYN | TCP_RST);
 	bool again = F(opens)(p) && ((conn->flags & CONN_CLOSED) || (conn->tcp_sent & TCP_FIN));
 	bool over = again || (flags & TCP_RST) || ((conn->tcp_sent | flags) & conn->tcp_seen & TCP_FIN);
 
-	F(reverse)(&back_key, &p->tuple);
+	F(counterpart)(&back_key, &p->tuple, conn);
 	back = ON(connections, lookup)(&back_key);
 	if (again) { /* the SYN is not the old connection's */
 		conn->packets--;
@@ -86,11 +90,13 @@ INLINE void F(transition)(struct F(packet) *p, struct connection *conn)
 }
 
 /* One more packet of a connection that is known. */
-INLINE void F(touch)(struct F(packet) *p, struct connection *conn)
+INLINE void F(touch)(struct F(packet) *p, struct F(connection) *conn)
 {
 	F(account)(p, conn);
-	if (unlikely(p->tcp_flags & (TCP_FIN | TCP_SYN | TCP_RST)))
+	if (unlikely(p->tcp_flags & (TCP_FIN | TCP_SYN | TCP_RST))) {
 		F(transition)(p, conn);
+		F(blur)(p);
+	}
 }
 
 /*
@@ -113,17 +119,46 @@ INLINE int F(direction)(struct F(packet) *p, bool reply)
 	return NEXT;
 }
 
+/*
+ * This packet is not of the connection that its entry tells of, but opens the next one. The entry is put aside, and goes when
+ * the new one is entered.
+ */
+INLINE void F(set_aside)(struct F(packet) *p)
+{
+	p->former = p->conn;
+	p->conn = 0;
+	p->anew = 1;
+}
+
+/*
+ * The SYN that opens the next connection of the same ports, to an address that is translated: where it goes is to be
+ * chosen anew, so that nothing of the connection before it stays.
+ */
+INLINE bool F(succeeds)(const struct F(packet) *p, const struct F(connection) *conn)
+{
+	return (conn->flags & CONN_NAT) && ((conn->flags & CONN_CLOSED) || (conn->tcp_sent & TCP_FIN)) &&
+	       F(genuine)(p, conn->source_ifindex);
+}
+
 INLINE int F(track)(struct F(packet) *p)
 {
-	struct connection *conn = ON(connections, lookup)(&p->tuple);
+	struct F(connection) *conn = ON(connections, lookup)(&p->tuple);
 	struct F(tuple) back_key;
 
 	p->conn = conn;
 	if (likely(conn && conn->revision == p->revision && F(genuine)(p, conn->source_ifindex) &&
-		   !(F(opens)(p) && (conn->flags & CONN_REPLY)))) {
+		   !(F(opens)(p) && (conn->flags & (CONN_REPLY | CONN_NAT))))) {
 		p->established = 1;
 		if (likely(!p->related))
 			F(touch)(p, conn);
+		return NEXT;
+	}
+	if (conn && unlikely(conn->layout != SLOT_LAYOUT)) { /* its words were noted by others than those who have them now */
+		__builtin_memset(conn->slot, 0, sizeof(conn->slot));
+		conn->layout = SLOT_LAYOUT;
+	}
+	if (conn && F(opens)(p) && F(succeeds)(p, conn)) {
+		F(set_aside)(p);
 		return NEXT;
 	}
 	if (conn) /* a SYN from the server's side is no reply: it opens a connection the other way round */
@@ -135,8 +170,24 @@ INLINE int F(track)(struct F(packet) *p)
 	/* The table is bounded and forgets what was idle longest. If it still knows the other direction, this is not new. */
 	F(reverse)(&back_key, &p->tuple);
 	conn = ON(connections, lookup)(&back_key);
-	if (!conn)
+	if (!conn || (conn->flags & CONN_NAT)) /* what is translated has another key */
 		return NEXT;
 	p->half = 1;
 	return F(direction)(p, !(conn->flags & CONN_REPLY));
+}
+
+/*
+ * For stages of the phase translate: this packet's connection is over, because whom it was translated to is gone. What
+ * follows is a connection of its own. False: the packet is somebody else's, and nothing happened.
+ */
+INLINE bool F(abandon)(struct F(packet) *p)
+{
+	if (!p->conn || !F(genuine)(p, p->conn->source_ifindex))
+		return false;
+	F(set_aside)(p);
+	p->translated = p->tuple;
+	p->nat = 0;
+	p->service = 0;
+	p->backend = 0;
+	return true;
 }

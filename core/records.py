@@ -80,6 +80,8 @@ class Stage:
     :param after: names of stages of the same phase that run before this one.
     :param maps: names of the maps that the text uses; their accessors are generated.
     :param defines: constants that the text uses, from the plugin's configuration.
+    :param slots: words of a connection's entry that the plugin has for itself, by name: `SLOT(conn, name)` in C. Its stages
+        share those of the same name.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Stage:
     after: tuple[str, ...] = ()
     maps: tuple[str, ...] = ()
     defines: Mapping[str, int] = field(factory=dict)
+    slots: Mapping[str, int] = field(factory=dict)
 
 
 @frozen(kw_only=True)

@@ -54,6 +54,7 @@ class NextHop(enum.IntEnum):
 class ConnectionFlag(enum.IntFlag):
     REPLY = 1
     CLOSED = 2
+    NAT = 4
 
 
 #: Time in connection entries is the monotonic clock in units of 2^TICK_SHIFT ns (16.8 ms), modulo 2^32.
@@ -83,41 +84,60 @@ def _tuple(family: int) -> Struct:
 
 TUPLE = {4: _tuple(4), 6: _tuple(6)}
 
-CONNECTION = Struct(
-    "connection",
-    {
-        # The first 64 bytes are what every packet touches: together with the hash table's own 48 bytes and IPv4's
-        # key of 16 they make two cache lines.
-        "revision": u32,
-        "last_seen": u32,
-        "source_ifindex": u32,
-        "flags": u8,
-        "tcp_sent": u8,
-        "tcp_seen": u8,
-        "next_hop": u8,
-        "ifindex": u32,
-        "dmac": array(u8, 6),
-        "smac": array(u8, 6),
-        "packets": u64,
-        "bytes": u64,
-        "proxy_port": u16,
-        "auth": u8,
-        "pad": u8,
-        "mark": u32,
-        "egress_l7": u32,
-        "ingress_l7": u32,
-        # The rest is for first packets, events and plugins.
-        "created": u32,
-        "source_identity": u32,
-        "destination_identity": u32,
-        "egress_rule": u32,
-        "ingress_rule": u32,
-        "source_endpoint": u16,
-        "destination_endpoint": u16,
-        "slot": array(u32, 10),
-    },
-    "One direction of a connection, and everything that was decided about it.",
-)
+#: Words of a connection's entry that plugins share (`Stage.slots`).
+SLOT_WORDS = 4
+
+
+def _connection(family: int) -> Struct:
+    address = ADDRESS[family]
+    return Struct(
+        f"connection{family}",
+        {
+            # The first 64 bytes are what every packet touches: together with the hash table's own 48 bytes and IPv4's
+            # key of 16 they make two cache lines.
+            "revision": u32,
+            "last_seen": u32,
+            "source_ifindex": u32,
+            "flags": u8,
+            "tcp_sent": u8,
+            "tcp_seen": u8,
+            "next_hop": u8,
+            "ifindex": u32,
+            "dmac": array(u8, 6),
+            "smac": array(u8, 6),
+            "packets": u64,
+            "bytes": u64,
+            "proxy_port": u16,
+            "auth": u8,
+            "layout": u8,
+            "mark": u32,
+            "nat_sport": be16,
+            "nat_dport": be16,
+            "nat_addresses": u16,
+            "nat_ports": u16,
+            # The rest is for translated packets, first packets, events and plugins.
+            "nat_saddr": address,
+            "nat_daddr": address,
+            "service": u32,
+            "backend": u32,
+            "created": u32,
+            "source_identity": u32,
+            "destination_identity": u32,
+            "egress_rule": u32,
+            "ingress_rule": u32,
+            "egress_l7": u32,
+            "ingress_l7": u32,
+            "source_endpoint": u16,
+            "destination_endpoint": u16,
+            "slot": array(u32, SLOT_WORDS),
+        },
+        """One direction of a connection, and everything that was decided about it. With `ConnectionFlag.NAT`, `nat_…` are
+        the addresses and ports that its packets go on with, and what that adds to their checksums. `layout` tells whose
+        words `slot` holds.""",
+    )
+
+
+CONNECTION = {4: _connection(4), 6: _connection(6)}
 
 ENDPOINT = Struct(
     "endpoint",
@@ -201,6 +221,10 @@ EVENT = Struct(
 )
 
 
+#: The context of a packet when it crosses a tail call, or the verifier's horizon (`blur`), as opaque words: room for
+#: `struct packet6`, which C checks.
+SCRATCH = Struct("scratch", {"words": array(u64, 40)})
+
 PROXY_KEY = Struct(
     "proxy_key",
     {"proxy": u16, "protocol": u8, "family": u8},
@@ -217,6 +241,7 @@ def core_maps(
         MapSpec(
             "counters", MapKind.PERCPU_ARRAY, u32, COUNTER, 2 * LIMIT, doc="packets by reason and direction"
         ),
+        MapSpec("scratch", MapKind.PERCPU_ARRAY, u32, SCRATCH, 1, doc="a packet's context, per CPU"),
         MapSpec("events", MapKind.RINGBUF, None, None, events, doc="drop, new and close records"),
         MapSpec("links", MapKind.HASH, u32, ENDPOINT, endpoints, doc="workloads by host-side interface"),
         MapSpec("devices", MapKind.HASH, u32, u32, 64, doc="devices of the node for direct routing"),
@@ -225,8 +250,12 @@ def core_maps(
     for family in (4, 6):
         maps += [
             MapSpec(
-                f"connections{family}", MapKind.LRU_HASH, TUPLE[family], CONNECTION, connections,
+                f"connections{family}", MapKind.LRU_HASH, TUPLE[family], CONNECTION[family], connections,
                 doc="both directions of every connection",
+            ),
+            MapSpec(
+                f"drafts{family}", MapKind.PERCPU_ARRAY, u32, CONNECTION[family], 1,
+                doc="an entry before it is entered, per CPU",
             ),
             MapSpec(
                 f"endpoints{family}", MapKind.HASH, ADDRESS[family], ENDPOINT, endpoints,

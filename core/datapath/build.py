@@ -20,6 +20,7 @@ from axoneme.core.datapath.loader import LoadedProgram, load
 from axoneme.core.datapath.maps import Map, MapSpec
 from axoneme.core.datapath.packet_program import CUTS
 from axoneme.core.datapath.pins import Pins
+from axoneme.core.datapath.slots import allocate
 from axoneme.core.datapath.stages import place
 from axoneme.core.errors import PluginError, VerifierError
 from axoneme.core.records import DropReason, Stage
@@ -181,6 +182,7 @@ class Builder:
             constants=blueprint.constants,
             reasons=blueprint.reasons,
             cuts=cuts,
+            slots=allocate(blueprint.stages),
         )
 
     def _known(

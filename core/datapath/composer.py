@@ -17,10 +17,11 @@ from attrs import field, frozen
 
 from axoneme.core.datapath import abi
 from axoneme.core.datapath.attach import AttachPoint
-from axoneme.core.datapath.layout import Struct, Type, array, c_definitions, u32, u64
+from axoneme.core.datapath.layout import Type, c_definitions, u32
 from axoneme.core.datapath.maps import MapKind, MapSpec
 from axoneme.core.datapath.packet_program import Step, packet_programs
 from axoneme.core.datapath.reasons import ENTERED, FORGOTTEN, FORWARDED, LOST_EVENTS
+from axoneme.core.datapath.slots import Slots
 from axoneme.core.errors import PluginError, Where
 from axoneme.core.records import DropReason, Phase, Runs, Stage
 
@@ -28,18 +29,9 @@ from axoneme.core.records import DropReason, Phase, Runs, Stage
 #: second once per family, after the family's own names are defined.
 COMMON = ("abi.h", "report.h", "neighbor.h")
 PER_FAMILY = (
-    "family.h", "packet.h", "classify.h", "observe.h", "track.h", "resolve.h", "commit.h", "deliver.h", "proxy.h",
+    "family.h", "packet.h", "classify.h", "nat.h", "observe.h", "track.h", "resolve.h", "commit.h", "rewrite.h",
+    "deliver.h", "proxy.h",
 )  # fmt: skip
-
-#: The context that crosses a tail call, as opaque words: large enough for `struct packet6`, which C checks.
-SCRATCH = MapSpec(
-    "scratch",
-    MapKind.PERCPU_ARRAY,
-    u32,
-    Struct("scratch", {"words": array(u64, 32)}),
-    1,
-    doc="context between tail calls",
-)
 
 #: A call of an accessor, `NAME_lookup(`, and the form for maps that exist once per family, `ON(NAME, lookup)(`.
 _WORD = re.compile(r"\b[a-z][a-z0-9_]*_[a-z_]+(?=\()")
@@ -78,12 +70,23 @@ class CompositionStep:
     digest: str
 
 
+#: Phases in the order in which they run; what translates first packets only does so when they are known to be such.
+_MOMENTS = {phase: number * 2 for number, phase in enumerate(Phase)}
+
+
+def _moment(step: CompositionStep) -> int:
+    if step.phase is Phase.TRANSLATE and step.runs == str(Runs.FIRST):
+        return _MOMENTS[Phase.TRACK] + 1
+    return _MOMENTS[step.phase]
+
+
 #: The core's own steps: phase, name, when it runs.
 _OWN_STEPS = (
     (Phase.CLASSIFY, "classify", Runs.EVERY),
     (Phase.TRACK, "track", Runs.EVERY),
     (Phase.DECIDE, "resolve", Runs.FIRST),
     (Phase.DELIVER, "commit", Runs.FIRST),
+    (Phase.DELIVER, "rewrite", Runs.EVERY),
     (Phase.DELIVER, "deliver", Runs.EVERY),
     (Phase.OBSERVE, "observe", Runs.FIRST),
 )
@@ -135,15 +138,18 @@ class Composition:
             if self.point.name != "to_network" or step[0] is Phase.CLASSIFY
         ]
         before = {step.name for step in own if step.name != "observe"}
-        return [
-            step
-            for phase in Phase
-            for step in (
-                *(o for o in own if o.phase is phase and o.name in before),
-                *(s for s in stages if s.phase is phase),
-                *(o for o in own if o.phase is phase and o.name not in before),
-            )
-        ]
+        return sorted(
+            (
+                step
+                for phase in Phase
+                for step in (
+                    *(o for o in own if o.phase is phase and o.name in before),
+                    *(s for s in stages if s.phase is phase),
+                    *(o for o in own if o.phase is phase and o.name not in before),
+                )
+            ),
+            key=_moment,
+        )
 
     @cached_property
     def digest(self) -> str:
@@ -200,12 +206,14 @@ def compose(
     constants: Constants,
     reasons: Iterable[DropReason],
     cuts: frozenset[str] = frozenset(),
+    slots: Slots = Slots(),  # noqa: B008 - frozen
 ) -> Composition:
     """The program of one attach point.
 
     :param stages: those for this attach point, in their order (`axoneme.core.datapath.stages.place`).
     :param maps: every declared map by name; only those that the text mentions are referenced.
     :param cuts: step labels after which the program is cut into tail calls; only for packet attach points.
+    :param slots: whose words of a connection's entry are which (`axoneme.core.datapath.slots.allocate`).
     :raises PluginError: when a stage names a map that nobody declared, or a phase that the attach point lacks.
     """
     _check(point, stages, maps)
@@ -216,12 +224,12 @@ def compose(
         body, programs = _chain_body(point, stages)
     if cuts:
         body, jumps = _own_jumps(point, body)
-        used |= {jumps.name: jumps, SCRATCH.name: SCRATCH}
+        used |= {jumps.name: jumps}
     tokens = _tokens(body, used)
     text = "\n".join(
         [
             '#line 1 "<constants>"',
-            *_defines(point.defines | constants.defines() | _numbers(reasons)),
+            *_defines(point.defines | constants.defines() | _numbers(reasons) | slots.defines),
             *_part("abi.h"),
             '#line 1 "<maps>"',
             c_definitions(
@@ -258,8 +266,12 @@ def _check(point: AttachPoint, stages: Sequence[PlacedStage], maps: Mapping[str,
                 raise PluginError(f"stage {placed.name} uses the map {name!r}, which nobody declares")
         if placed.stage.phase not in point.phases:
             raise PluginError(f"stage {placed.name}: {point.name} has no phase {placed.stage.phase}")
-        before_track = placed.stage.phase in (Phase.CLASSIFY, Phase.TRANSLATE)
-        if point.packets and before_track and placed.stage.runs is not Runs.EVERY:
+        first = placed.stage.runs is not Runs.EVERY
+        if first and placed.stage.phase is Phase.TRANSLATE and point.name == "to_network":
+            raise PluginError(
+                f"stage {placed.name}: to_network knows no first packet, it can only run for every one"
+            )
+        if point.packets and first and placed.stage.phase is Phase.CLASSIFY:
             raise PluginError(
                 f"stage {placed.name}: before the connection is known, a stage can only run for every packet"
             )

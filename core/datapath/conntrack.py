@@ -65,12 +65,27 @@ def collect(
     """
     now_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC) if now is None else now
     keys, values = table.items()
-    expired = expired_mask(keys, values, timeouts, ticks(now_ns))
-    closed = close_events(keys[expired], values[expired], now_ns, family)
+    ends = ends_of(keys, values)
+    expired = expired_mask(ends, values, timeouts, ticks(now_ns))
+    closed = close_events(ends[expired], values[expired], now_ns, family)
     deleted = table.delete_batch(keys[expired]) if expired.any() else 0
-    chosen = np.zeros(0, np.intp) if since is None else sampled(keys, values, ticks(since))
-    samples = _reports(keys, values, chosen[~expired[chosen]], EventType.UPDATE, now_ns, family)
+    chosen = np.zeros(0, np.intp) if since is None else sampled(ends, values, ticks(since))
+    samples = _reports(ends, values, chosen[~expired[chosen]], EventType.UPDATE, now_ns, family)
     return Collection(entries=len(keys) - deleted, expired=deleted, closed=closed, sampled=samples)
+
+
+def ends_of(keys: Rows, values: Rows) -> Rows:
+    """The keys with the receiver's own address in place of the one that the sender knows, where they differ.
+
+    So the two directions of a translated connection are each other's reverse, like those of any other.
+    """
+    translated = (values["flags"] & ConnectionFlag.NAT) > 0
+    if not translated.any():
+        return keys
+    ends = keys.copy()
+    ends["daddr"][translated] = values["nat_daddr"][translated]
+    ends["dport"][translated] = values["nat_dport"][translated]
+    return ends
 
 
 def connection_numbers(keys: Rows) -> Rows:
@@ -176,6 +191,7 @@ def _reports(keys: Rows, values: Rows, chosen: Rows, kind: EventType, now_ns: in
     for name in (
         "source_identity", "destination_identity", "source_endpoint", "destination_endpoint",
         "egress_rule", "ingress_rule", "created", "packets", "bytes", "auth", "next_hop",
+        "service",
     ):  # fmt: skip
         events[name] = value[name]
     events["tcp_flags"] = value["tcp_sent"] | value["tcp_seen"]

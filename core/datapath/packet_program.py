@@ -2,9 +2,11 @@
 
 The shape, per family:
 
-    classify, translate, track
-    established?  → the stages that run for every packet → deliver, observe
-    resolve → decide → authenticate → redirect → encrypt → commit → deliver, observe
+    classify, track
+    established?  → the stages that run for every packet → rewrite, deliver, observe
+    translate → resolve → decide → authenticate → redirect → encrypt → commit → rewrite, deliver, observe
+
+Stages of `translate` that run for every packet come before `track`, the others after it.
 
 A cut may follow any of the steps from `track` on. The established path never crosses one.
 """
@@ -19,7 +21,7 @@ from axoneme.core.datapath.attach import AttachPoint
 from axoneme.core.records import Phase, Runs, Stage
 
 #: Where the first-packet path may be cut, in order.
-CUTS = ("track", "resolve", "decide", "authenticate", "redirect", "encrypt")
+CUTS = ("track", "translate", "resolve", "decide", "authenticate", "redirect", "encrypt")
 
 _BEFORE_TRACK = (Phase.CLASSIFY, Phase.TRANSLATE)
 _DECISIONS = (Phase.DECIDE, Phase.AUTHENTICATE, Phase.REDIRECT, Phase.ENCRYPT)
@@ -105,17 +107,22 @@ def _classify(point: AttachPoint) -> list[str]:
 
 def _established(steps: Sequence[Step]) -> list[str]:
     every = _calls(steps, (Phase.TRACK, *_DECISIONS, Phase.DELIVER, Phase.OBSERVE), Runs.EVERY)
-    return ["if (likely(p->established)) {", *(f"\t{line}" for line in every), "\treturn F(deliver)(p);", "}"]
+    lines = [*every, "STEP(rewrite)", "return F(deliver)(p);"]
+    return ["if (likely(p->established)) {", *(f"\t{line}" for line in lines), "}"]
 
 
 def _first_packet(steps: Sequence[Step]) -> Iterable[tuple[str, list[str]]]:
     """The steps of a packet that has to be decided, each with the label after which the program may be cut."""
-    yield "track", _calls(steps, (Phase.TRACK,))
+    yield "track", [*_calls(steps, (Phase.TRACK,)), *_BLUR]
+    yield "translate", ["STEP(recollect)", *_calls(steps, (Phase.TRANSLATE,), Runs.FIRST), *_BLUR]
     yield "resolve", ["STEP(resolve)"]
     for phase in _DECISIONS:
         yield str(phase), _calls(steps, (phase,))
-    yield "commit", ["STEP(commit)"]
-    yield "deliver", [*_calls(steps, (Phase.DELIVER, Phase.OBSERVE)), "return F(deliver)(p);"]
+    yield "commit", [*_BLUR, "STEP(commit)", *_BLUR]
+    yield (
+        "deliver",
+        [*_calls(steps, (Phase.DELIVER, Phase.OBSERVE)), "STEP(rewrite)", "return F(deliver)(p);"],
+    )
 
 
 def _calls(steps: Sequence[Step], phases: Iterable[Phase], runs: Runs | None = None) -> list[str]:
@@ -128,12 +135,20 @@ def _calls(steps: Sequence[Step], phases: Iterable[Phase], runs: Runs | None = N
     ]
 
 
-def _function(head: str, lines: Iterable[str], family: int, *, tail: bool = False) -> str:
+def _function(head: str, lines: Sequence[str], family: int, *, tail: bool = False) -> str:
     context = f"struct packet{family}"
     start = f"{head}(struct __sk_buff *skb)\n{{\n\t{context} packet = {{}};\n\t{context} *p = &packet;\n\tint verdict;\n"
     restore = f"\n\tif (!restore{family}(skb, p))\n\t\treturn TC_ACT_SHOT;\n" if tail else ""
-    return start + restore + "\n".join(f"\t{line}" for line in lines) + "\n}\n"
+    end = (
+        f"\nfinish:\n\treturn finish{family}(p, verdict);\n}}\n"
+        if any("STEP(" in line for line in lines)
+        else "\n}\n"
+    )
+    return start + restore + "\n".join(f"\t{line}" for line in lines) + end
 
+
+#: See `blur` in bpf/packet.h.
+_BLUR = ("if (!F(blur)(p))", "\treturn TC_ACT_SHOT;")
 
 _START = (
     "u32 zero = 0;",
@@ -146,8 +161,6 @@ _START = (
 )
 
 _RESTORE = """
-_Static_assert(sizeof(struct packet%(family)d) <= sizeof(struct scratch), "the context must fit through a tail call");
-
 INLINE int jump%(family)d(struct packet%(family)d *p, u32 index)
 {
 	struct __sk_buff *skb = p->skb;
@@ -158,6 +171,7 @@ INLINE int jump%(family)d(struct packet%(family)d *p, u32 index)
 		return TC_ACT_SHOT;
 	p->skb = 0;
 	p->conn = 0;
+	p->former = 0;
 	p->source = 0;
 	p->destination = 0;
 	__builtin_memcpy(s, p, sizeof(*p));
@@ -176,8 +190,13 @@ INLINE bool restore%(family)d(struct __sk_buff *skb, struct packet%(family)d *p)
 	__builtin_memcpy(p, s, sizeof(*p));
 	p->skb = skb;
 	p->conn = connections%(family)d_lookup(&p->tuple);
+	p->former = 0;
+	if (p->anew) {
+		p->former = p->conn;
+		p->conn = 0;
+	}
 	p->source = endpoints%(family)d_lookup(&p->tuple.saddr);
-	p->destination = endpoints%(family)d_lookup(&p->tuple.daddr);
+	p->destination = endpoints%(family)d_lookup(&p->translated.daddr);
 	return true;
 }
 """

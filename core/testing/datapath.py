@@ -38,6 +38,7 @@ from axoneme.core.datapath.loader import LoadedProgram, load
 from axoneme.core.datapath.maps import Map, MapSpec
 from axoneme.core.datapath.reasons import REASONS
 from axoneme.core.datapath.ring import RingReader
+from axoneme.core.datapath.slots import allocate
 from axoneme.core.datapath.stages import place
 from axoneme.core.datapath.syscall import SyscallKernel
 from axoneme.core.datapath.testrun import Outcome as TestOutcome
@@ -136,7 +137,9 @@ class DatapathBench:
     ) -> None:
         self.kernel = SyscallKernel()
         self.constants = constants or Constants(gateway4=_word("169.254.1.1")[0], gateway6=_words6("fe80::1"))
-        self.stages = place(stages)
+        pairs = list(stages)
+        self.stages = place(pairs)
+        self.slots = allocate(pairs)
         self.reasons = (*REASONS, *reasons)
         self.cuts = frozenset(cuts)
         specs = [*abi.core_maps(connections=connections, endpoints=1024, ipcache=65536, events=events), *maps]
@@ -184,6 +187,7 @@ class DatapathBench:
             constants=self.constants,
             reasons=self.reasons,
             cuts=self.cuts,
+            slots=self.slots,
         )
 
     def program(self, point: str) -> LoadedProgram:

@@ -230,16 +230,23 @@ def test_without_a_mark_the_packets_own_stays(world: World) -> None:
 
 
 def test_a_slot_is_the_plugins_own() -> None:
-    """Ten words in each direction's entry that nobody else touches, across new decisions too."""
+    """Some words in each direction's entry that nobody else touches, across new decisions too."""
     text = """
 STAGE(tally)
 {
 	if (p->conn)
-		p->conn->slot[9] += 1;
+		*SLOT(p->conn, seen) += 1;
 	return NEXT;
 }
 """
-    tally = Stage(name="tally", source=text, attach=POINTS, phase=Phase.OBSERVE, runs=Runs.EVERY)
+    tally = Stage(
+        name="tally",
+        source=text,
+        attach=POINTS,
+        phase=Phase.OBSERVE,
+        runs=Runs.EVERY,
+        slots={"pair": 2, "seen": 1},
+    )
     with bench_of([("test", tally)]) as bench:
         populate(bench)
         world = World(bench, 4)
@@ -247,5 +254,11 @@ STAGE(tally)
         for revision in (1, 1, 2, 2):
             bench.revision = revision
             world.send(world.tcp("a", "b"))
-        assert world.connection("a", "b")["slot"].tolist() == [0] * 9 + [4]
+        assert world.connection("a", "b")["slot"].tolist() == [0, 0, 4, 0]
         assert world.connection("b", "a", 80, 40000)["slot"].sum() == 0
+        foreign = world.connection("a", "b").copy()
+        foreign["layout"] += 1  # noted when the words had other owners
+        world.table.update(world.key("a", "b"), foreign)
+        bench.revision = 3
+        world.send(world.tcp("a", "b"))
+        assert world.connection("a", "b")["slot"].tolist() == [0, 0, 1, 0]

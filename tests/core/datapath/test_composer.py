@@ -158,10 +158,17 @@ def test_an_undeclared_map_is_named() -> None:
         composed([("p", stage("one", maps=("nowhere",)))])
 
 
-@pytest.mark.parametrize("phase", [Phase.CLASSIFY, Phase.TRANSLATE])
-def test_nothing_is_first_before_the_connection_is_known(phase: Phase) -> None:
+def test_nothing_is_first_before_the_connection_is_known() -> None:
     with pytest.raises(PluginError, match=r"stage p\.one: before the connection is known"):
-        composed([("p", stage("one", phase))])
+        composed([("p", stage("one", Phase.CLASSIFY))])
+
+
+def test_what_translates_first_packets_does_so_where_they_are_known() -> None:
+    first = ("p", stage("one", Phase.TRANSLATE))
+    steps = [f"{step.plugin}.{step.name}" for step in composed([*STAGES, first]).order]
+    assert steps[:5] == ["core.classify", "lb.translate", "core.track", "p.one", "core.resolve"]
+    with pytest.raises(PluginError, match=r"stage p\.one: to_network knows no first packet"):
+        composed([first], "to_network")
 
 
 def test_a_phase_that_the_attach_point_lacks_is_an_error() -> None:
@@ -177,7 +184,7 @@ def test_the_order_is_told_with_the_cores_own_steps() -> None:
     steps = [f"{step.plugin}.{step.name}" for step in composed(STAGES).order]
     assert steps == [
         "core.classify", "lb.translate", "core.track", "core.resolve", "limit.limit", "policy.decide", "core.commit",
-        "core.deliver", "audit-log.observe", "core.observe",
+        "core.rewrite", "core.deliver", "audit-log.observe", "core.observe",
     ]  # fmt: skip
 
 
@@ -192,7 +199,7 @@ def test_a_chain_is_its_stages_alone() -> None:
     assert [step.name for step in composition.order] == ["connect"]
     assert composition.programs == ("sock_connect4",)
     assert composition.tokens == {}
-    assert "struct connection {" not in composition.text
+    assert "struct connection4 {" not in composition.text
 
 
 # Cut into tail calls.

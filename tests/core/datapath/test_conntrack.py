@@ -97,7 +97,7 @@ def tables(draw: st.DrawFn) -> list[Entry]:
 
 def arrays(entries: list[Entry], family: int, now: int) -> tuple[Any, Any]:
     keys = TUPLE[family].array([entry.key(family) for entry in entries])
-    return keys, CONNECTION.array([entry.value(now) for entry in entries])
+    return keys, CONNECTION[family].array([entry.value(now) for entry in entries])
 
 
 def naive_expired(entries: list[Entry]) -> set[tuple[Any, ...]]:
@@ -195,7 +195,7 @@ def test_ticks_are_the_clocks() -> None:
 @pytest.fixture(params=[4, 6])
 def table(request: pytest.FixtureRequest, running_kernel: SyscallKernel) -> Iterator[tuple[int, Map]]:
     family = request.param
-    spec = MapSpec(f"connections{family}", MapKind.LRU_HASH, TUPLE[family], CONNECTION, 4096)
+    spec = MapSpec(f"connections{family}", MapKind.LRU_HASH, TUPLE[family], CONNECTION[family], 4096)
     with Map.create(running_kernel, spec) as made:
         yield family, made
 

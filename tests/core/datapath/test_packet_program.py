@@ -16,7 +16,7 @@ STEPS = [
     Step.of_stage("p", Stage(name=f"{runs}_{phase}", source="", attach=(), phase=phase, runs=runs))
     for phase in Phase
     for runs in Runs
-    if runs is Runs.EVERY or phase not in (Phase.CLASSIFY, Phase.TRANSLATE)
+    if runs is Runs.EVERY or phase is not Phase.CLASSIFY
 ]
 
 
@@ -41,15 +41,18 @@ def test_established_packets_meet_only_stages_for_every_packet() -> None:
     assert established == [
         "classify", "p_every_classify", "p_every_translate", "track", "p_every_track",
         "p_every_decide", "p_every_authenticate", "p_every_redirect", "p_every_encrypt", "p_every_deliver",
-        "p_every_observe",
+        "p_every_observe", "rewrite",
     ]  # fmt: skip
 
 
 def test_first_packets_meet_all() -> None:
     _, first = paths(made())
-    assert set(first) == {step.function for step in STEPS} | {"classify", "track", "resolve", "commit"}
+    assert set(first) == {step.function for step in STEPS} | {
+        "classify", "track", "recollect", "resolve", "commit", "rewrite",
+    }  # fmt: skip
     assert len(first) == len(set(first))
-    assert first.index("track") < first.index("p_first_track") < first.index("resolve")
+    assert first.index("track") < first.index("p_first_track") < first.index("recollect")
+    assert first.index("recollect") < first.index("p_first_translate") < first.index("resolve")
     assert first.index("resolve") < first.index("p_first_decide") < first.index("p_first_authenticate")
     assert first.index("p_every_encrypt") < first.index("commit") < first.index("p_first_deliver")
 
@@ -80,7 +83,7 @@ def test_each_jump_goes_to_the_next_program_of_its_family() -> None:
 
 def test_where_packets_leave_nothing_is_tracked_but_all_stages_run() -> None:
     (segment,) = made("to_network", *CUTS).segments
-    assert calls(segment) == [step.function for step in STEPS]
+    assert calls(segment) == [step.function for step in STEPS if step.function != "p_first_translate"]
     assert segment[-1] == "return PASS;"
 
 

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Address translation, as decided: it is part of the connection. A direction's entry is found by the packet as it comes
+ * (`tuple`) and knows the packet as it goes on (`translated`), so that a known flow costs no further lookup. The other
+ * direction's entry has the key and the translation the other way round.
+ */
+
+/* How packets of the direction `key` go on. */
+INLINE void F(onward)(struct F(tuple) *to, const struct F(tuple) *key, const struct F(connection) *conn)
+{
+	to->saddr = conn->nat_saddr;
+	to->daddr = conn->nat_daddr;
+	to->sport = conn->nat_sport;
+	to->dport = conn->nat_dport;
+	to->protocol = key->protocol;
+	to->pad[0] = to->pad[1] = to->pad[2] = 0;
+}
+
+/* The key of the other direction. */
+INLINE void F(counterpart)(struct F(tuple) *to, const struct F(tuple) *key, const struct F(connection) *conn)
+{
+	to->saddr = conn->nat_daddr;
+	to->daddr = conn->nat_saddr;
+	to->sport = conn->nat_dport;
+	to->dport = conn->nat_sport;
+	to->protocol = key->protocol;
+	to->pad[0] = to->pad[1] = to->pad[2] = 0;
+}
+
+/* For stages of the phase translate: whom the packet is really for, and whom the receiver shall see as its sender. */
+INLINE void F(nat_destination)(struct F(packet) *p, const struct F(address) *address, __be16 port)
+{
+	p->translated.daddr = *address;
+	p->translated.dport = port;
+	p->nat = 1;
+}
+
+INLINE void F(nat_source)(struct F(packet) *p, const struct F(address) *address, __be16 port)
+{
+	p->translated.saddr = *address;
+	p->translated.sport = port;
+	p->nat = 1;
+}
+
+/* translate: a known connection's translation is kept; everything else goes on as it came, until a stage says otherwise. */
+INLINE int F(recollect)(struct F(packet) *p)
+{
+	p->translated = p->tuple;
+	if (p->conn) {
+		F(onward)(&p->translated, &p->tuple, p->conn);
+		p->nat = (p->conn->flags & CONN_NAT) / CONN_NAT;
+		p->service = p->conn->service;
+		p->backend = p->conn->backend;
+	}
+	return NEXT;
+}
+
+/* A sum of 16-bit words in one's complement, RFC 1071. */
+INLINE u16 F(folded)(s64 sum)
+{
+	u32 low = (u32)sum;
+
+	low = (low & 0xffff) + (low >> 16);
+	low = (low & 0xffff) + (low >> 16);
+	return low;
+}
+
+/* What another address adds to a sum. */
+INLINE u16 F(nat_sum)(const struct F(address) *from, const struct F(address) *to)
+{
+	return F(folded)(bpf_csum_diff((void *)from, ADDRESS_SIZE, (void *)to, ADDRESS_SIZE, 0));
+}
+
+/* What the translation adds to the sums of addresses and of ports. */
+INLINE void F(nat_sums)(const struct F(tuple) *from, const struct F(tuple) *to, u16 *addresses, u16 *ports)
+{
+	s64 sum = bpf_csum_diff((__be32 *)&from->saddr, 2 * ADDRESS_SIZE, (__be32 *)&to->saddr, 2 * ADDRESS_SIZE, 0);
+
+	*addresses = F(folded)(sum);
+	*ports = F(folded)((u32)(u16)~from->sport + (u16)~from->dport + to->sport + to->dport);
+}
+
+/* The translation, into this direction's entry. */
+INLINE void F(nat_decided)(struct F(packet) *p, struct F(connection) *fresh)
+{
+	fresh->service = p->service;
+	fresh->backend = p->backend;
+	fresh->flags |= p->nat * CONN_NAT;
+	fresh->nat_saddr = p->translated.saddr;
+	fresh->nat_daddr = p->translated.daddr;
+	fresh->nat_sport = p->translated.sport;
+	fresh->nat_dport = p->translated.dport;
+	if (p->nat)
+		F(nat_sums)(&p->tuple, &p->translated, &fresh->nat_addresses, &fresh->nat_ports);
+}
+
+/* The same, seen from the other side. */
+INLINE void F(nat_turned)(struct F(packet) *p, struct F(connection) *fresh)
+{
+	fresh->flags |= p->nat * CONN_NAT;
+	fresh->nat_saddr = p->tuple.daddr;
+	fresh->nat_daddr = p->tuple.saddr;
+	fresh->nat_sport = p->tuple.dport;
+	fresh->nat_dport = p->tuple.sport;
+	fresh->nat_addresses = ~fresh->nat_addresses;
+	fresh->nat_ports = ~fresh->nat_ports;
+}
+
+/* Whether another connection's answers come under this key: two clients' ways that translation led to the same place. */
+INLINE bool F(taken)(struct F(packet) *p, const struct F(tuple) *back_key)
+{
+	struct F(connection) *back = ON(connections, lookup)(back_key);
+
+	if (likely(!back) || (back->flags & CONN_CLOSED))
+		return false;
+	return F(other_address)(&back->nat_saddr, &p->tuple.daddr) | F(other_address)(&back->nat_daddr, &p->tuple.saddr) |
+	       (u16)(back->nat_sport ^ p->tuple.dport) | (u16)(back->nat_dport ^ p->tuple.sport);
+}
+
+#define PORT_TRIES 4
+
+/*
+ * A new connection whose answers could not be told from those of another one gets another source port towards the
+ * server. Its client does not notice.
+ */
+INLINE int F(unique)(struct F(packet) *p, struct F(tuple) *back_key)
+{
+	for (int i = 0; i <= PORT_TRIES; i++) {
+		u32 port = 1024 + (u32)((u64)bpf_get_prandom_u32() * (65536 - 1024) >> 32);
+
+		if (likely(!F(taken)(p, back_key)))
+			return NEXT;
+		F(nat_source)(p, &p->translated.saddr, be16(port));
+		back_key->dport = p->translated.sport;
+		if (p->tuple.protocol == ICMP_PROTOCOL) /* an echo's identifier is both */
+			back_key->sport = p->translated.dport = p->translated.sport;
+	}
+	return DROP(REASON_NO_MAPPING_FOR_NAT_MASQUERADE);
+}
