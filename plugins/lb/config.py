@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING
 
 from attrs import frozen
@@ -59,6 +59,14 @@ class LbConfig:
     sockets: int = setting(65_536, help="room for translated sockets, per family", minimum=1024)
     affinity: int = setting(65_536, help="room for clients that keep their backend", minimum=1024)
     sources: int = setting(65_536, help="room for source ranges, per family", minimum=1024)
+
+    loopback_ipv4: IPv4Address = setting(
+        IPv4Address("169.254.42.1"), help="whom a workload sees that reaches itself through a service"
+    )
+    loopback_ipv6: IPv6Address = setting(IPv6Address("fd00:169:254:42::1"), help="the same for IPv6")
+    hash_seed: int = setting(
+        0x7A6F6E65, help="of Maglev's choice; the same on all nodes", minimum=0, maximum=0xFFFFFFFF
+    )
 
     @property
     def sizes(self) -> Sizes:

@@ -1,16 +1,61 @@
-"""The plugin's stages: which C goes to which attach point."""
+"""The plugin's stages: which C goes to which attach point.
+
+What packets and sockets have in common, the choice of a backend, is one text per family (`choose.h`). A packet's program has
+each text once per family by itself; those of sockets get it here, because an IPv6 socket may speak IPv4 (RFC 4291 2.5.5.2).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import enum
+import ipaddress
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from axoneme.core.records import Stage
+from axoneme.core.records import Phase, Runs, Stage
+from axoneme.plugins.lb.maps import Algorithm, BackendFlag, Scope, ServiceFlag
 
 if TYPE_CHECKING:
     from axoneme.plugins.lb.config import LbConfig
 
+_FOLDER = Path(__file__).parent / "stages"
 
-def stages(config: LbConfig) -> Iterable[Stage]:
+_CHOICE = ("lb_slots", "lb_turns", "lb_loads", "lb_affinity", "lb_members")
+_PER_FAMILY = ("lb_services", "lb_backends", "lb_sources")
+
+
+def _numbers() -> dict[str, int]:
+    named: dict[str, type[enum.IntEnum] | type[enum.IntFlag]] = {
+        "ALGORITHM": Algorithm, "SERVICE": ServiceFlag, "BACKEND": BackendFlag, "SCOPE": Scope,
+    }  # fmt: skip
+    return {f"{kind}_{member.name}": int(member) for kind, members in named.items() for member in members}
+
+
+def _text(*names: str) -> str:
+    """The files one after the other, each line with its own origin."""
+    return "\n".join(f'#line 1 "lb/stages/{name}"\n{(_FOLDER / name).read_text()}' for name in names)
+
+
+def stages(config: LbConfig) -> Iterator[Stage]:
     """All stages, with the configuration's constants."""
-    return ()
+    yield Stage(
+        name="translate",
+        source=_text("choose.h", "translate.c"),
+        attach=("from_workload", "from_network"),
+        phase=Phase.TRANSLATE,
+        runs=Runs.FIRST,
+        maps=(*_CHOICE, "lb_skips", *_of_families(_PER_FAMILY)),
+        defines=_numbers() | _loopback(config) | {"HASH_SEED": config.hash_seed},
+    )
+
+
+def _of_families(names: Iterable[str]) -> Iterator[str]:
+    return (f"{name}{family}" for name in names for family in (4, 6))
+
+
+def _loopback(config: LbConfig) -> dict[str, int]:
+    packed = ipaddress.IPv6Address(config.loopback_ipv6).packed
+    words = [int.from_bytes(packed[at : at + 4], "big") for at in range(0, 16, 4)]
+    return {"LOOPBACK4": int(config.loopback_ipv4)} | {
+        f"LOOPBACK6_{at}": word for at, word in enumerate(words)
+    }

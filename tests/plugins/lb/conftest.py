@@ -6,3 +6,6 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+# The packets and workloads of the shared C's own tests.
+sys.path.insert(1, str(Path(__file__).parents[2] / "bpf"))

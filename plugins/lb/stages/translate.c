@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * translate: services at the packet, for what the hooks of sockets did not translate. On a connection's first packet only:
+ * the connection's entry remembers it.
+ */
+
+INLINE u32 LOCAL(hash)(const struct F(tuple) *t)
+{
+	u32 h = HASH_SEED;
+
+#define MIX(word) \
+	do { \
+		u32 k_ = (word) * 0xcc9e2d51u; \
+		k_ = (k_ << 15) | (k_ >> 17); \
+		h ^= k_ * 0x1b873593u; \
+		h = (h << 13) | (h >> 19); \
+		h = h * 5 + 0xe6546b64u; \
+	} while (0)
+	/* MurmurHash3 of the words of both ends. Every node gets the same, so that it may be any that a packet comes to. */
+	MIX(t->saddr.a[0]);
+	MIX(t->daddr.a[0]);
+#if FAMILY == 6
+	MIX(t->saddr.a[1]);
+	MIX(t->saddr.a[2]);
+	MIX(t->saddr.a[3]);
+	MIX(t->daddr.a[1]);
+	MIX(t->daddr.a[2]);
+	MIX(t->daddr.a[3]);
+#endif
+	MIX((u32)t->sport << 16 | t->dport);
+	MIX(t->protocol);
+#undef MIX
+	h = (h ^ (h >> 16)) * 0x85ebca6bu;
+	h = (h ^ (h >> 13)) * 0xc2b2ae35u;
+	return h ^ (h >> 16);
+}
+
+/* Whether the backend that a connection has is there still; those that are terminating are. */
+INLINE bool LOCAL(lives)(const struct F(packet) *p)
+{
+	u32 number = p->backend;
+	struct F(lb_backend) *backend = ON(lb_backends, lookup)(&number);
+
+	return backend && (backend->flags & BACKEND_USED) && backend->port == p->translated.dport &&
+	       F(same_address)(&backend->address, &p->translated.daddr);
+}
+
+/* Whether this packet, of a connection that was translated before, needs another backend. */
+INLINE bool LOCAL(bereft)(struct F(packet) *p)
+{
+	if (!p->nat || !p->backend || p->reply || p->related || p->half || LOCAL(lives)(p))
+		return false;
+	/* A TCP connection cannot be moved, unless it was not answered yet. */
+	return p->tuple.protocol != IPPROTO_TCP || F(opens)(p);
+}
+
+/* NEXT: this client may. */
+INLINE int LOCAL(admit)(struct F(packet) *p, const struct lb_service *service)
+{
+	struct F(lb_source) source = {};
+
+	source.length = 32 + FULL_PREFIX;
+	source.service = service->number;
+	source.address = p->tuple.saddr;
+	return ON(lb_sources, lookup)(&source) ? NEXT : DROP(REASON_DENIED_BY_LB_SRC_RANGE_CHECK);
+}
+
+/* Whether the client is a workload that reaches the address itself. */
+INLINE bool LOCAL(skips)(const struct F(packet) *p, const struct lb_service *service)
+{
+	struct lb_skip key = {};
+
+	key.endpoint = p->source_endpoint;
+	key.service = service->number;
+	return lb_skips_lookup(&key);
+}
+
+/* Who asks, so that a refusal can say so. False: it is not who it says, which the core has an answer for. */
+INLINE bool LOCAL(identify)(struct F(packet) *p)
+{
+	struct endpoint *client = ON(endpoints, lookup)(&p->tuple.saddr);
+
+	if (!client)
+		return !FROM_WORKLOAD;
+	if (!F(genuine)(p, client->ifindex))
+		return false;
+	p->source_endpoint = client->id;
+	p->source_identity = client->identity;
+	return true;
+}
+
+INLINE u32 LOCAL(choose)(struct F(packet) *p, const struct lb_service *service)
+{
+	u32 hash = service->algorithm == ALGORITHM_MAGLEV ? LOCAL(hash)(&p->tuple) : bpf_get_prandom_u32();
+	struct lb_client client = {};
+
+	if (!service->affinity)
+		return F(lb_pick)(service, hash);
+	__builtin_memcpy(client.client, &p->tuple.saddr, ADDRESS_SIZE);
+	client.service = service->number;
+	client.kind = FAMILY;
+	return F(lb_pick_for)(service, &client, hash);
+}
+
+INLINE void LOCAL(loopback)(struct F(packet) *p)
+{
+	struct F(address) address;
+
+#if FAMILY == 4
+	address.a[0] = be32(LOOPBACK4);
+#else
+	address.a[0] = be32(LOOPBACK6_0);
+	address.a[1] = be32(LOOPBACK6_1);
+	address.a[2] = be32(LOOPBACK6_2);
+	address.a[3] = be32(LOOPBACK6_3);
+#endif
+	F(nat_source)(p, &address, p->tuple.sport);
+}
+
+STAGE(translate)
+{
+	struct F(lb_frontend) frontend = {};
+	struct lb_service *service;
+	struct F(lb_backend) *backend;
+	u32 number;
+
+	if (p->conn || p->half || p->related) {
+		if (likely(!LOCAL(bereft)(p)) || !F(abandon)(p))
+			return NEXT;
+	}
+	frontend.address = p->tuple.daddr;
+	frontend.port = p->tuple.dport;
+	frontend.protocol = p->tuple.protocol;
+	frontend.scope = FROM_NETWORK ? SCOPE_EXTERNAL : SCOPE_INTERNAL;
+	service = ON(lb_services, lookup)(&frontend);
+	if (!service) {
+		frontend.port = 0;
+		frontend.protocol = 0;
+		service = ON(lb_services, lookup)(&frontend);
+		if (!service || !(service->flags & SERVICE_NO_SERVICE) || !LOCAL(identify)(p))
+			return NEXT;
+		return DROP(REASON_SERVICE_BACKEND_NOT_FOUND);
+	}
+	if (!LOCAL(identify)(p))
+		return NEXT;
+	p->service = service->number;
+	if (service->flags & (SERVICE_SOURCE_RANGES | SERVICE_SKIP_BACKENDS)) {
+		if ((service->flags & SERVICE_SKIP_BACKENDS) && LOCAL(skips)(p, service)) {
+			p->service = 0;
+			return NEXT;
+		}
+		if ((service->flags & SERVICE_SOURCE_RANGES) && LOCAL(admit)(p, service))
+			return DROP(REASON_DENIED_BY_LB_SRC_RANGE_CHECK);
+	}
+	if (!service->count)
+		return DROP(REASON_SERVICE_BACKEND_NOT_FOUND);
+	number = LOCAL(choose)(p, service);
+	backend = ON(lb_backends, lookup)(&number);
+	if (!backend || !(backend->flags & BACKEND_USED))
+		return DROP(REASON_SERVICE_BACKEND_NOT_FOUND);
+	p->backend = number;
+	F(nat_destination)(p, &backend->address, backend->port);
+	if (F(same_address)(&backend->address, &p->tuple.saddr))
+		LOCAL(loopback)(p); /* to itself, but from elsewhere: nobody accepts what seems to come from his own address */
+	return NEXT;
+}
