@@ -107,13 +107,20 @@ class Place:
     owned: Namespaces
 
     def ask(
-        self, name: str, kind: str = "A", *, tcp: bool = False, family: int = 4, **options: Any
+        self,
+        name: str,
+        kind: str = "A",
+        *,
+        tcp: bool = False,
+        family: int = 4,
+        timeout: float = 3,
+        **options: Any,
     ) -> dns.message.Message:
         """The server's answer to the client. Raises `dns.exception.Timeout` or `OSError`."""
         where = self.names.ipv4 if family == 4 else self.names.ipv6
         query = dns.message.make_query(name, kind, **options)
         how = dns.query.tcp if tcp else dns.query.udp
-        return within(self.client.netns, lambda: how(query, where, timeout=3))
+        return within(self.client.netns, lambda: how(query, where, timeout=timeout))
 
     def addresses(self, name: str, kind: str = "A", **options: Any) -> list[str]:
         return [

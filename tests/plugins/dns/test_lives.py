@@ -52,9 +52,9 @@ def test_an_agent_that_is_killed_forgets_nothing(tmp_path: Path) -> None:
         assert held.recv(64) == b"one"
         assert all(there.reaches(address) for found in hosts.values() for address in found), "known is known"
         with pytest.raises((dns.exception.Timeout, OSError)):
-            there.ask("late.ok.test")
+            there.ask("late.ok.test", timeout=0.4)
         with pytest.raises((dns.exception.Timeout, OSError)):
-            there.ask("late.ok.test", tcp=True)
+            there.ask("late.ok.test", tcp=True, timeout=0.4)
         node.start()
         assert there.known() == before
         held.sendall(b"two")
@@ -93,4 +93,4 @@ def test_a_reload_loses_no_question(tmp_path: Path) -> None:
         node.reload()
         assert there.reaches("198.18.7.1"), "what was resolved goes on"
         with pytest.raises((dns.exception.Timeout, OSError)):
-            there.ask("a.ok.test")
+            there.ask("a.ok.test", timeout=0.4)
