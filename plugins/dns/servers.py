@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 from axoneme.core import logs
 from axoneme.core.datapath.maps import Map
@@ -17,7 +17,6 @@ from axoneme.plugins.dns.proxy import DnsProxy, Way
 
 log = logs.get(__name__)
 
-FAMILIES = (4, 6)
 #: A client's TCP connection without a question is closed after so many seconds (RFC 7766 6.2.3).
 IDLE = 10.0
 #: Datagrams that wait for a task, beyond the questions that may be asked at a time; more are dropped.
@@ -115,11 +114,17 @@ class TcpServer:
 
 @contextlib.asynccontextmanager
 async def serving(
-    proxies: Map, proxy: DnsProxy, tasks: asyncio.TaskGroup, *, questions: int, connections: int
+    proxies: Map,
+    proxy: DnsProxy,
+    tasks: asyncio.TaskGroup,
+    *,
+    families: Iterable[int],
+    questions: int,
+    connections: int,
 ) -> AsyncIterator[None]:
-    """All four sockets, registered, until the block ends. Raises `OSError`, or `BpfError` where the map refuses one."""
+    """The sockets of these families, registered, until the block ends. Raises `OSError`, or `BpfError` where the map refuses one."""
     async with contextlib.AsyncExitStack() as owned:
-        for family in FAMILIES:
+        for family in families:
             udp = UdpServer(family, proxy, tasks, questions)
             owned.callback(udp.close)
             tcp = TcpServer(family, proxy, connections)

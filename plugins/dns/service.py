@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from weakref import WeakValueDictionary
 
+from axoneme.core import logs
 from axoneme.core.datapath.proxies import MARK_MASK, MARK_TO_PROXY
 from axoneme.core.events.rules import L7_RULES, L7Rules
-from axoneme.core.net import proxyroute
+from axoneme.core.net import proxyroute, sysctl
+from axoneme.core.net.rtnl import RtnlError
 from axoneme.core.plugin import PluginContext
 from axoneme.core.records import Health, Level
 from axoneme.core.workloads.endpoints import ENDPOINTS, Endpoint
@@ -21,6 +23,8 @@ from axoneme.plugins.dns.learner import Learner
 from axoneme.plugins.dns.permits import Permits
 from axoneme.plugins.dns.proxy import DnsProxy
 from axoneme.plugins.dns.servers import serving
+
+log = logs.get(__name__)
 
 #: Our name as a source of the table of names.
 SOURCE = "dns"
@@ -58,11 +62,11 @@ class DnsService:
     async def _serve(self, learner: Learner, ready: Callable[[], None]) -> None:
         permits = Permits(self.context.state.table(L7_RULES.name, L7Rules))
         proxy = self.proxy = DnsProxy(self.context, permits, learner)
-        proxyroute.ensure(MARK_TO_PROXY, MARK_MASK)
+        families = tuple(_routed())
         limits = {"questions": self.config.concurrent, "connections": self.config.connections}
         async with (
             asyncio.TaskGroup() as tasks,
-            serving(self.context.map("proxies"), proxy, tasks, **limits),
+            serving(self.context.map("proxies"), proxy, tasks, families=families, **limits),
         ):
             ready()
             while True:
@@ -81,6 +85,20 @@ class DnsService:
         if self.journal is not None and self.journal.problem:
             return Health(level=Level.DEGRADED, reason=self.journal.problem)
         return Health(level=Level.OK)
+
+
+def _routed() -> Iterator[int]:
+    """The families whose routing leads to the proxy: IPv4, and IPv6 where the host has it. Raises `RtnlError`."""
+    proxyroute.ensure(MARK_TO_PROXY, MARK_MASK, (4,))
+    yield 4
+    if not sysctl.has_ipv6():
+        return
+    try:
+        proxyroute.ensure(MARK_TO_PROXY, MARK_MASK, (6,))
+    except RtnlError as error:  # switched off on the loopback, for one; then there is no IPv6 to redirect
+        log.warning("dns_without_ipv6", error=error)
+        return
+    yield 6
 
 
 _running: WeakValueDictionary[int, DnsService] = WeakValueDictionary()
