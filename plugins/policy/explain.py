@@ -6,6 +6,7 @@ Pure: an engine and two parties in, JSON-like values out. The verdict is the eng
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import Any
 
 from attrs import frozen
@@ -143,27 +144,49 @@ class _Trial:
     verdict: Verdict
 
     def considered(self) -> Iterator[_Considered]:
-        specs = list(self.specs())
-        for policy, spec in specs:
-            for rule in spec.direction(self.direction).rules:
-                outcome, why = self._judge(policy, rule, specs)
-                yield _Considered(policy, rule, outcome, why)
+        for policy, rule in self.rules:
+            outcome, why = self._judge(policy, rule)
+            yield _Considered(policy, rule, outcome, why)
 
-    def specs(self) -> Iterator[tuple[Policy, Spec]]:
+    @cached_property
+    def specs(self) -> list[tuple[Policy, Spec]]:
         """The specs that select the subject, in the order of their names."""
         subject = self.engine.subjects[self.subject.endpoint]
         labels = Labels(subject.labels)
-        for _, policy in sorted(self.engine.policies.items()):
-            for spec in policy.specs:
-                if selected(spec, subject, labels, self.engine.settings):
-                    yield policy, spec
+        return [
+            (policy, spec)
+            for _, policy in sorted(self.engine.policies.items())
+            for spec in policy.specs
+            if selected(spec, subject, labels, self.engine.settings)
+        ]
+
+    @cached_property
+    def rules(self) -> list[tuple[Policy, PeerRule]]:
+        return [
+            (policy, rule) for policy, spec in self.specs for rule in spec.direction(self.direction).rules
+        ]
+
+    @cached_property
+    def labels(self) -> Labels:
+        """Of the peer."""
+        return self.engine.universe.labels(self.peer.identity) or Labels(self.peer.labels)
+
+    @cached_property
+    def requires(self) -> dict[bool, tuple[Requirement, ...]]:
+        """What all deny rules, and all allow rules, together require of endpoint peers."""
+        return {
+            deny: tuple(
+                dict.fromkeys(one for _, rule in self.rules if rule.deny is deny for one in rule.requires)
+            )
+            for deny in (False, True)
+        }
 
     def default_deny_by(self) -> Iterator[dict[str, Any]]:
         """The policies that turn default deny on, the one that is named in events first."""
         deciding = self.verdict.rule.policy
         found = {
             policy.key: policy
-            for policy, spec in self.specs()
+            for policy, spec in self.specs
             if spec.direction(self.direction).rules
             and (spec.direction(self.direction).default_deny or not self.engine.settings.non_default_deny)
         }
@@ -189,21 +212,18 @@ class _Trial:
 
     def _unmet(self) -> str:
         """What rules require of all peers of the subject, and the peer does not have."""
-        for policy, spec in self.specs():
-            for rule in spec.direction(self.direction).rules:
-                for one in () if rule.deny else rule.requires:
-                    if not self._labels().holds(one):
-                        name = f"{policy.key.partition('/')[2].strip('/')} {rule.path}"
-                        return f"{name} requires {one.text.removeprefix('any:')} of every peer, which no added rule by labels changes"
+        for policy, rule in self.rules:
+            for one in () if rule.deny else rule.requires:
+                if not self.labels.holds(one):
+                    name = f"{policy.key.partition('/')[2].strip('/')} {rule.path}"
+                    text = one.text.removeprefix("any:")
+                    return f"{name} requires {text} of every peer, which no added rule by labels changes"
         return ""
 
-    def _labels(self) -> Labels:
-        return self.engine.universe.labels(self.peer.identity) or Labels(self.peer.labels)
-
-    def _judge(self, policy: Policy, rule: PeerRule, specs: list[tuple[Policy, Spec]]) -> tuple[str, str]:
+    def _judge(self, policy: Policy, rule: PeerRule) -> tuple[str, str]:
         if rule.peers is None and rule.ports is None:
             return EMPTY, "an empty rule allows and denies nothing, it only turns default deny on"
-        if (why := self._other_peer(rule, specs)) is not None:
+        if (why := self._other_peer(rule)) is not None:
             return OTHER_PEER, why
         if (why := self._other_ports(rule)) is not None:
             return OTHER_PORTS, why
@@ -213,14 +233,13 @@ class _Trial:
 
     # Peers
 
-    def _other_peer(self, rule: PeerRule, specs: list[tuple[Policy, Spec]]) -> str | None:
+    def _other_peer(self, rule: PeerRule) -> str | None:
         """Why the rule does not select the peer; None when it does."""
         if rule.peers is None:
             return None
         if not rule.peers:
             return "it selects nobody"
-        labels = self._labels()
-        requires = _requires(rule, specs, self.direction)
+        labels, requires = self.labels, self.requires[rule.deny]
         reasons = []
         for index, peer in enumerate(rule.peers):
             also = requires if index < rule.endpoint_peers else ()
@@ -251,13 +270,14 @@ class _Trial:
         """How many bits of the port the ports fix; None when they do not cover it."""
         path = set(covering((self.flow.protocol, PORT_BITS, self.flow.port)))
         if ports.name:
-            numbers = self._named().get((ports.name, ports.protocol), frozenset())
+            numbers = self.named.get((ports.name, ports.protocol), frozenset())
             every = [Ports(ports.protocol, number, number) for number in numbers]
         else:
             every = [ports]
         return max((specificity(b) for one in every for b in blocks(one) if b in path), default=None)
 
-    def _named(self) -> NamedPorts:
+    @cached_property
+    def named(self) -> NamedPorts:
         """What names of ports mean: the subject's own for ingress, for egress those of all, unless they are ambiguous."""
         if self.direction is Direction.INGRESS:
             return self.engine.subjects[self.subject.endpoint].ports
@@ -306,14 +326,6 @@ class _Trial:
 
 def _ports(rule: PeerRule) -> Iterable[Ports]:
     return [ports for port_rule in rule.ports or () for ports in port_rule.ports]
-
-
-def _requires(
-    rule: PeerRule, specs: Iterable[tuple[Policy, Spec]], direction: Direction
-) -> tuple[Requirement, ...]:
-    """What all rules of the same verdict together require of endpoint peers."""
-    rules = (one for _, spec in specs for one in spec.direction(direction).rules if one.deny is rule.deny)
-    return tuple(dict.fromkeys(requirement for one in rules for requirement in one.requires))
 
 
 def _mismatch(labels: Labels, peer: Peer) -> str:

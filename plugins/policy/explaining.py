@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from axoneme.core.api.wire import RequestError
 from axoneme.core.plugin import PluginContext
 from axoneme.core.workloads.endpoints import ENDPOINTS, IDENTITIES, Endpoint, Identity
 from axoneme.plugins.policy import reconciler
@@ -13,6 +14,9 @@ from axoneme.plugins.policy.maps import FULL_BITS
 from axoneme.plugins.policy.model import Direction
 from axoneme.plugins.policy.parties import Address, Parties, Workload, parse_port
 from axoneme.plugins.policy.tables import Action, Flag, SubjectEntry, VerdictValue
+
+#: The longest way to name somebody: two DNS names, or some labels.
+_LONGEST = 4096
 
 
 def parties_of(context: PluginContext) -> Parties:
@@ -39,6 +43,8 @@ def workload_of(row: Endpoint) -> Workload:
 
 def answer(context: PluginContext, source: str, destination: str, port: str) -> dict[str, Any]:
     """The engine's explanation, and beside it what the kernel's own tables say: they differ only where these have no room."""
+    if not all(isinstance(one, str) and len(one) < _LONGEST for one in (source, destination, port)):
+        raise RequestError("source, destination and port are words", hint="for example web, db, 5432/TCP")
     engine = reconciler.of(context).engine
     found = explain(engine, parties_of(context), source, destination, port)
     protocol, number = parse_port(found["port"])

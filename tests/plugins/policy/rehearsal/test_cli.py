@@ -185,6 +185,8 @@ async def test_the_api_refuses_what_makes_no_sense(kit: AgentKit, monkeypatch: p
     ):
         with pytest.raises(RequestError):
             await asyncio.to_thread(lambda given=arguments: ask("policy.diff", **given))
+    with pytest.raises(RequestError, match="are words"):
+        await asyncio.to_thread(lambda: ask("policy.explain", source=1, destination="db", port="80"))
     with pytest.raises(RequestError, match="no number of seconds"):
         await asyncio.to_thread(lambda: ask("policy.replay", files=[["x.yaml", POLICY]], since=-1))
     with pytest.raises(RequestError, match="no directions"):
