@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +11,7 @@ from attrs import frozen
 from axoneme.plugins.hubble.columns import Array, View
 from axoneme.plugins.hubble.filters.compiler import Filter, compiled
 from axoneme.plugins.hubble.filters.errors import CombinationError
-from axoneme.plugins.hubble.masks import mask
+from axoneme.plugins.hubble.masks import Mask, mask
 from axoneme.plugins.hubble.proto.flow_pb2 import Flow
 from axoneme.plugins.hubble.ring import Ring
 from axoneme.plugins.hubble.wire import Wire, response
@@ -38,7 +37,7 @@ class Query:
     follow: bool = False
     since: int | None = None
     until: int | None = None
-    mask: Callable[[Flow], Flow] | None = None
+    mask: Mask | None = None
 
     @classmethod
     def of(cls, request: GetFlowsRequest, decode: Decode, uuids: Uuids | None) -> Query:

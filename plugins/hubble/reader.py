@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Final
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from axoneme.plugins.hubble.columns import Array
 from axoneme.plugins.hubble.history import History
+from axoneme.plugins.hubble.masks import Mask
 from axoneme.plugins.hubble.proto.flow_pb2 import LostEvent, LostEventSource
 from axoneme.plugins.hubble.proto.observer_pb2 import GetFlowsResponse
 from axoneme.plugins.hubble.query import Query
@@ -20,23 +22,28 @@ from axoneme.plugins.hubble.wire import Wire
 PORTION: Final = 1024
 
 
+#: Masks for which the last messages are kept.
+MASKS: Final = 4
+
+
 class Portions:
     """Makes the messages of a ring's flows. The last ones are kept: many who follow want the same, one after the other."""
 
     def __init__(self, ring: Ring, wire: Wire) -> None:
         self._ring, self._wire = ring, wire
-        self._numbers: Array = np.zeros(0, np.int64)
-        self._messages: list[bytes] = []
+        self._made: OrderedDict[Mask | None, tuple[Array, list[bytes]]] = OrderedDict()
 
     def of(self, numbers: Array, query: Query) -> list[bytes]:
         """:param numbers: of flows that are still there."""
-        first = int(numbers[0])
-        if query.mask is not None:
-            return query.messages(self._wire, self._ring.view(first, int(numbers[-1]) + 1), numbers - first)
-        if not np.array_equal(numbers, self._numbers):
+        last, messages = self._made.get(query.mask, (None, []))
+        if last is None or not np.array_equal(numbers, last):
+            first = int(numbers[0])
             view = self._ring.view(first, int(numbers[-1]) + 1)
-            self._numbers, self._messages = numbers, query.messages(self._wire, view, numbers - first)
-        return self._messages
+            messages = query.messages(self._wire, view, numbers - first)
+            self._made[query.mask] = (numbers, messages)
+            if len(self._made) > MASKS:
+                self._made.popitem(last=False)
+        return messages
 
 
 class Reader:
