@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 from axoneme.core.hooks import hookimpl
 from axoneme.core.plugin import PluginContext
-from axoneme.core.records import Command, ConfigSection, HealthCheck, PluginInfo, Service, TableSpec
+from axoneme.core.records import (
+    ApiMethod,
+    Command,
+    ConfigSection,
+    HealthCheck,
+    PluginInfo,
+    Service,
+    TableSpec,
+)
 
 if TYPE_CHECKING:
     import click
@@ -37,6 +45,9 @@ def axoneme_services(context: PluginContext) -> Iterable[Service]:
         Service(name="server", run=service.of(context).run),
         *export.services(context),
     ]
+    from axoneme.plugins.hubble.ui import service as ui
+
+    services.append(Service(name="ui", run=ui.of(context).run))
     if context.config.metrics.enabled:
         from axoneme.plugins.hubble.metrics import service as metrics
 
@@ -54,6 +65,17 @@ def axoneme_tables() -> Iterable[TableSpec]:
     from axoneme.plugins.hubble import peers
 
     return [peers.PEERS]
+
+
+@hookimpl
+def axoneme_api(context: PluginContext) -> Iterable[ApiMethod]:
+    from axoneme.plugins.hubble.ui import service as ui
+
+    return [
+        ApiMethod(
+            name="hubble.ui", call=ui.of(context).open, summary="where the page is; starts it if need be"
+        )
+    ]
 
 
 @hookimpl
@@ -75,6 +97,7 @@ def axoneme_commands() -> Iterable[Command]:
 
     group = ("hubble",)
     return [
+        Command(name="ui", load=command("ui.cli:ui"), summary="Show who talks to whom, in a browser."),
         Command(
             name="status",
             group=group,

@@ -10,6 +10,7 @@ from axoneme.plugins.hubble.metrics.config import MetricsSettings
 from axoneme.plugins.hubble.peers import Peer
 from axoneme.plugins.hubble.relay.config import RelaySettings
 from axoneme.plugins.hubble.server.config import ServerSettings
+from axoneme.plugins.hubble.ui.config import UiSettings
 
 
 @frozen(kw_only=True)
@@ -31,3 +32,4 @@ class HubbleConfig:
     )
     metrics: MetricsSettings = setting(MetricsSettings(), help="Prometheus metrics of flows")
     relay: RelaySettings = setting(RelaySettings(), help="one API over many nodes: `axoneme hubble relay`")
+    ui: UiSettings = setting(UiSettings(), help="the page that shows who talks to whom")

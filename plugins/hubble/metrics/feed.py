@@ -6,13 +6,13 @@ batch of flows that were seen before costs a few array operations and one additi
 
 from __future__ import annotations
 
-import secrets
 from typing import Final
 
 import numpy as np
 
 from axoneme.plugins.hubble.columns import Array, Has, Protocol, Reply, View
 from axoneme.plugins.hubble.metrics.registry import Metrics, Plan
+from axoneme.plugins.hubble.mixing import Mixer
 from axoneme.plugins.hubble.observer import Batch
 
 #: Distinct flows that are remembered; then it begins anew.
@@ -32,7 +32,7 @@ class Feed:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._needs = _Needs(metrics)
-        self._seed = np.array([secrets.randbits(64) | 1 for _ in range(9)], np.uint64)
+        self._mixer = Mixer(8)
         self._generation = (0, 0)
         self._forget()
 
@@ -62,7 +62,7 @@ class Feed:
             self._metrics.add(flow)
 
     def _add_rows(self, batch: Batch, places: Array | None) -> None:
-        keys = self._mixed(batch.view)
+        keys = self._mixer.mix(self._needs.words(batch.view))
         if places is not None:
             keys = keys[places]
         if not len(keys):
@@ -95,15 +95,6 @@ class Feed:
             self._numbers[keys[index]] = len(self._plans)
             self._plans.append(self._metrics.plan(flow))
         return np.array([self._numbers[key] for key in keys], np.int64)
-
-    def _mixed(self, view: View) -> Array:
-        """What handlers look at, mixed into one number per flow, other than anybody outside can foresee."""
-        mixed = np.zeros(len(view), np.uint64)
-        for word, seed in zip(self._needs.words(view), self._seed, strict=False):
-            mixed = (mixed ^ word) * seed
-            mixed ^= mixed >> np.uint64(29)
-        mixed *= self._seed[-1]
-        return mixed
 
 
 class _Needs:
