@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,6 +35,8 @@ log = logs.get(__name__)
 
 #: Seconds between two writes: what a crash may cost.
 PERIOD: Final = 0.5
+#: Seconds between two looks for what is too old, while nothing happens.
+EXPIRY: Final = 60.0
 #: How many records may wait for the next write, 152 bytes each.
 QUEUES: Final = (
     ((EventType.NEW, EventType.CLOSE), 32_768),
@@ -102,6 +105,7 @@ class Recorder:
         self._problem = ""
         self._lost = {"backlog": 0, "disk": 0}
         self._writing = threading.Lock()
+        self._looked = 0.0
 
     @property
     def lost(self) -> Mapping[str, int]:
@@ -119,8 +123,9 @@ class Recorder:
             try:
                 while True:
                     await asyncio.sleep(PERIOD)
-                    names = directory.follow()
-                    await asyncio.to_thread(self._keep, self._waiting(), names)
+                    names, batches = directory.follow(), self._waiting()
+                    if batches or self._is_due():
+                        await asyncio.to_thread(self._keep, batches, names)
             finally:
                 self._keep(self._waiting(), directory.follow())
                 self._close()
@@ -130,6 +135,12 @@ class Recorder:
 
     def _waiting(self) -> list[Records]:
         return [batch for listener in self._listeners for batch in listener.take()]
+
+    def _is_due(self) -> bool:
+        """Whether there is something to do although nothing was reported."""
+        if self._settings().enabled is not (self.store is not None):
+            return True
+        return self.store is not None and time.monotonic() - self._looked >= EXPIRY
 
     def _keep(self, batches: list[Records], names: Names) -> None:
         """Writes; never raises. Runs in a thread; at the end, when that may still be at work, in the loop's own."""
@@ -155,7 +166,7 @@ class Recorder:
         if not settings.enabled:
             self._close()
             return self._note("")
-        opened = self.store is None
+        opened, self._looked = self.store is None, time.monotonic()
         store = self._opened(settings)
         if batches:
             store.append(np.concatenate(batches), names)
