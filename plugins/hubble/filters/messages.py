@@ -131,6 +131,10 @@ def uuid(values: Iterable[str], uuids: Uuids | None) -> Predicate:
             high, low = uuids.halves(view.seeds())
             found = any_of([(high == one) & (low == other) for one, other in wanted], len(view)) & ~own
         places = np.flatnonzero(own)
+        wire = [text.encode() for text in texts]
+        kept = [view.messages[view.start + place] for place in places.tolist()]
+        # A message without these bytes has no such UUID; it needs not be read.
+        places = places[[any(text in each for text in wire) for each in kept]] if kept else places
         if len(places):
             found[places] = [flow.uuid in texts for flow in messages(view, places)]
         return found
