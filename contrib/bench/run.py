@@ -17,7 +17,16 @@ from pathlib import Path
 import figures
 
 #: Modules of this folder with a function `figures()`. Each is imported only when it is run.
-MODULES = ("datapath", "agent", "policy", "hubble", "hubble_metrics", "lb_control", "event_store")
+MODULES = (
+    "datapath",
+    "agent",
+    "policy",
+    "hubble",
+    "hubble_metrics",
+    "hubble_serve",
+    "lb_control",
+    "event_store",
+)
 
 
 def selected(names: Sequence[str]) -> Iterator[figures.Figure]:

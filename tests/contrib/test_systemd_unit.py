@@ -32,12 +32,15 @@ def settings() -> dict[str, list[str]]:
     return found
 
 
-def test_systemd_accepts_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "unit", [UNIT, UNIT.with_name("axoneme-hubble-relay.service")], ids=lambda unit: unit.stem
+)
+def test_systemd_accepts_it(unit: Path, tmp_path: Path) -> None:
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
         pytest.skip("needs systemd-analyze")
-    copy = tmp_path / UNIT.name
-    copy.write_text(UNIT.read_text().replace("/usr/local/bin/axoneme", sys.executable))
+    copy = tmp_path / unit.name
+    copy.write_text(unit.read_text().replace("/usr/local/bin/axoneme", sys.executable))
     done = subprocess.run(
         [analyze, "verify", "--man=no", str(copy)], capture_output=True, text=True, timeout=60, check=False
     )
