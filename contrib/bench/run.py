@@ -25,6 +25,7 @@ MODULES = (
     "hubble_metrics",
     "hubble_serve",
     "lb_control",
+    "lb_traffic",
     "event_store",
 )
 

@@ -1,0 +1,164 @@
+"""What a service costs real traffic: throughput (iperf3) and short connections (a closed-loop client), against direct.
+
+A host with an agent, a client and a server, each in a namespace. Direct and through the service take turns in one run, in
+short slices, so that whatever else the machine does meets both. The figures are what is lost, in per cent of direct.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from attrs import frozen
+from figures import Figure
+
+from axoneme.core.net import namespaces
+from axoneme.core.testing.namespaces import listen, within
+from axoneme.core.testing.node import Node, Placed
+
+VIP, PORT, THROUGHPUT_PORT = "10.96.0.10", 8080, 5201
+#: Seconds of a slice, and how many of each kind there are in a sample.
+SLICE, SLICES = 0.5, 6
+
+
+@frozen
+class World:
+    node: Node
+    client: Placed
+    server: Placed
+
+
+@contextmanager
+def world() -> Iterator[World]:
+    with Node({"plugins": {"enabled": ["lb"]}}) as node:
+        node.start()
+        client, server = node.workload("client"), node.workload("server", app="server")
+        for port, name in ((PORT, "echo"), (THROUGHPUT_PORT, "throughput")):
+            node.axoneme(
+                "service", "add", name, "--vip", f"{VIP}:{port}", "--backend", f"{server.ipv4}:{port}"
+            )
+        node.until(lambda: _is_there(node), "the services are in the kernel")
+        yield World(node, client, server)
+
+
+def _is_there(node: Node) -> bool:
+    rows = node.call("lb.map", view="services")
+    return sum(one["slots"] for one in rows) == 2
+
+
+def _serve(netns: str) -> Callable[[], None]:
+    """A server that answers one request per connection; what it returns ends it."""
+    listening = within(netns, lambda: listen(socket.SOCK_STREAM, PORT))
+
+    def run() -> None:
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                return
+            with connection:
+                connection.sendall(connection.recv(64))
+
+    threading.Thread(target=run, daemon=True).start()
+    return lambda: listening.shutdown(socket.SHUT_RDWR)
+
+
+def client_main(netns: str, addresses: Sequence[str], slices: int) -> None:
+    """A process of its own: requests per second to each address in turn, a line of JSON each."""
+    namespaces.stay_in(netns)
+    for _ in range(slices):
+        for address in addresses:
+            print(json.dumps([address, _requests(address)]), flush=True)
+
+
+def _requests(address: str) -> float:
+    """One after the other, each on a connection of its own."""
+    count, begin = 0, time.perf_counter()
+    while (spent := time.perf_counter() - begin) < SLICE:
+        with socket.create_connection((address, PORT), 5) as connection:
+            connection.sendall(b"request")
+            assert connection.recv(64) == b"request"
+        count += 1
+    return count / spent
+
+
+def _lost(rates: dict[str, list[float]], direct: str) -> float:
+    return 100 * (1 - statistics.median(rates[VIP]) / statistics.median(rates[direct]))
+
+
+def requests_lost(rounds: int) -> list[float]:
+    samples = []
+    with world() as made:
+        end = _serve(made.server.netns)
+        direct = made.server.ipv4
+        script = "import sys; sys.path.insert(0, sys.argv[1]); import lb_traffic; lb_traffic.client_main(sys.argv[2], sys.argv[3:], lb_traffic.SLICES)"
+        for _ in range(rounds):
+            rates: dict[str, list[float]] = {direct: [], VIP: []}
+            command = [sys.executable, "-c", script, sys.path[0], made.client.netns, direct, VIP]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            for line in done.stdout.splitlines():
+                address, rate = json.loads(line)
+                rates[address].append(rate)
+            samples.append(_lost(rates, direct))
+        end()
+    return samples
+
+
+def _throughput(client: str, server: str, address: str) -> float:
+    """Bits per second of one TCP stream."""
+    at = [f"--net={namespaces.locate(name)}" for name in (client, server)]
+    serving = subprocess.Popen(["nsenter", at[1], "iperf3", "-s", "-1"], stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(100):
+            command = ["nsenter", at[0], "iperf3", "-J", "-t", "1", "-c", address]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            result = json.loads(done.stdout)
+            if "error" not in result:
+                return float(result["end"]["sum_received"]["bits_per_second"])
+            time.sleep(0.01)  # it does not listen yet
+        raise RuntimeError(result["error"])
+    finally:
+        serving.terminate()
+        serving.wait()
+
+
+def throughput_lost(rounds: int) -> list[float]:
+    if shutil.which("iperf3") is None:
+        raise RuntimeError("this figure needs iperf3: apt-get install iperf3")
+    samples = []
+    with world() as made:
+        direct = made.server.ipv4
+        for _ in range(rounds):
+            rates: dict[str, list[float]] = {direct: [], VIP: []}
+            for _ in range(SLICES // 2):
+                for address in (direct, VIP):
+                    rates[address].append(_throughput(made.client.netns, made.server.netns, address))
+            samples.append(_lost(rates, direct))
+    return samples
+
+
+def figures() -> list[Figure]:
+    return [
+        Figure(
+            name="lb.requests.lost",
+            unit="%",
+            limit=5.0,
+            what="requests per second on short connections that a service costs, of direct",
+            measure=requests_lost,
+        ),
+        Figure(
+            name="lb.throughput.lost",
+            unit="%",
+            limit=5.0,
+            what="throughput of one TCP stream (iperf3) that a service costs, of direct",
+            measure=throughput_lost,
+        ),
+    ]

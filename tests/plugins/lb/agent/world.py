@@ -1,0 +1,93 @@
+"""A host with an agent, clients, and servers that say who they are: what both ends of a service see."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from attrs import field, frozen
+
+from axoneme.core.testing.namespaces import EchoServer, Namespaces, ask
+from axoneme.core.testing.node import Node, Placed
+
+PORT = 8080
+NODE_ADDRESSES = ["192.0.2.77", "2001:db8::77"]
+
+
+@frozen(kw_only=True)
+class World:
+    """A started node. Every server answers with its workload's name, on TCP and UDP of `PORT`, both families."""
+
+    node: Node
+    netns: Namespaces
+    workloads: dict[str, Placed] = field(factory=dict)
+    servers: dict[tuple[str, str], EchoServer] = field(factory=dict)
+
+    def workload(self, name: str, **labels: str) -> Placed:
+        placed = self.workloads[name] = self.node.workload(name, **labels)
+        return placed
+
+    def server(self, name: str, port: int = PORT, **labels: str) -> Placed:
+        placed = self.workload(name, **labels)
+        self.serve(name, port)
+        return placed
+
+    def serve(self, name: str, port: int) -> None:
+        netns, answer = self.workloads[name].netns, name.encode()
+        self.servers[name, "tcp"] = self.netns.serve_tcp(netns, port, lambda _: answer)
+        self.servers[name, "udp"] = self.netns.serve_udp(netns, port, lambda _: answer)
+
+    def ask(self, client: str, address: str, port: int, *, udp: bool = False, timeout: float = 3) -> str:
+        """Who answers; empty for nobody. An answer from elsewhere than from whom was asked would not be one."""
+        netns = self.workloads[client].netns
+        try:
+            return ask(netns, address, port, udp=udp, timeout=timeout).decode()
+        except OSError:
+            return ""
+
+    def spread(self, client: str, address: str, port: int, times: int, *, udp: bool = False) -> Counter[str]:
+        """How often each one answers."""
+        return Counter(self.ask(client, address, port, udp=udp) for _ in range(times))
+
+    def seen(self, name: str, protocol: str) -> str:
+        """Whom the server of a workload saw last."""
+        return self.servers[name, protocol].seen[-1]
+
+    def resource(self, name: str, text: str) -> None:
+        self.node.resource(name, text)
+
+    def service(self, name: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self.node.call("service.get", service=name)
+        return rows
+
+    def used(self, frontend: str) -> set[str]:
+        """The backends' addresses that the kernel chooses from at a frontend, of all protocols, from this node."""
+        rows = self.node.call("service.explain", frontend=frontend)
+        chosen = [row for row in rows if row["traffic"] == "from this node"]
+        return {
+            one["address"].rpartition(":")[0] for row in chosen for one in row["backends"] if one["slots"]
+        }
+
+    def until_used(self, frontend: str, *backends: str) -> None:
+        """Waits until exactly these are chosen from, by address."""
+        wanted = {f"[{one}]" if ":" in one else one for one in backends}
+
+        def reached() -> bool:
+            with contextlib.suppress(Exception):
+                return self.used(frontend) == wanted
+            return False
+
+        self.node.until(reached, f"{frontend} leads to {', '.join(sorted(wanted)) or 'nobody'}")
+
+
+@contextlib.contextmanager
+def world_of(**lb: Any) -> Iterator[World]:
+    values = {
+        "plugins": {"enabled": ["lb"], "lb": lb},
+        "node": {"addresses": NODE_ADDRESSES, "name": "here"},
+    }
+    with Node(values) as node, Namespaces() as netns:
+        node.start()
+        yield World(node=node, netns=netns)
