@@ -23,6 +23,9 @@ INLINE int F(to_proxy)(struct F(packet) *p)
 		p->mark = MARK_TO_PROXY;
 		p->next_hop = HOP_PROXY;
 		p->ifindex = 0;
+		/* It does not leave: the proxy sees its client, whatever a translation would have made of it. */
+		p->translated.saddr = p->tuple.saddr;
+		p->translated.sport = p->tuple.sport;
 	} else if (FROM_WORKLOAD && p->source) {
 		p->resolved = 0; /* the server itself, whose answers are the proxy's to give: the connection goes on */
 		return DROP(REASON_POLICY_DENIED);

@@ -189,11 +189,15 @@ def _serve(listening: socket.socket, stack: contextlib.ExitStack) -> None:
 
 @contextlib.contextmanager
 def place(
-    folder: Path, *options: str, hosts: Mapping[str, Sequence[str]], **settings: Any
+    folder: Path,
+    *options: str,
+    hosts: Mapping[str, Sequence[str]],
+    plugins: Sequence[str] = (),
+    **settings: Any,
 ) -> Iterator[Place]:
-    """:param options: of dnsmasq; `settings` are the plugin's."""
+    """:param options: of dnsmasq; `settings` are the plugin's; `plugins` are further ones."""
     values = {
-        "plugins": {"enabled": ["policy", "dns", "hubble"], "dns": settings},
+        "plugins": {"enabled": ["policy", "dns", "hubble", *plugins], "dns": settings},
         "datapath": {"timeouts": {"tcp_fin": 1, "gc_interval": 0.2}},
     }
     with Namespaces() as owned, Node(values) as node, contextlib.ExitStack() as stack:
