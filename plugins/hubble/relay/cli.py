@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,7 @@ def relay(session: Session, /, **given: Any) -> None:
 
     The rest is in the configuration: plugins.hubble.relay.
     """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it has to say is in the errors, too
     config = session.config
     log = config.settings.agent.log
     logs.setup("debug" if session.verbose else log.level, log.format)

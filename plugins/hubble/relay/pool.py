@@ -75,7 +75,7 @@ class Node:
                     if await self._connect():
                         delays = backoff(self._settings.retry)
                         await self._stay()
-                    self._set(False, "the connection broke" if self.up else "cannot connect")
+                    self._set(False, "the connection broke" if self.up else await self._why())
             except AxonemeError as error:
                 self._set(False, str(error))
             except Exception as error:  # noqa: BLE001 - the other nodes must not go with it
@@ -95,6 +95,16 @@ class Node:
                     state = self._channel.get_state(try_to_connect=True)
         return bool(state == ready)
 
+    async def _why(self) -> str:
+        """The reason for which there is no connection: only a call gets to hear it."""
+        import grpc
+
+        try:
+            await self._channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=2)
+        except grpc.aio.AioRpcError as error:
+            return f"cannot connect: {(error.details() or error.code().name)[:300]}"
+        return "cannot connect"
+
     async def _stay(self) -> None:
         import grpc
 
@@ -102,8 +112,8 @@ class Node:
         await self._channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
 
     def _set(self, up: bool, problem: str) -> None:
-        if up != self.up:
-            _log.info("node connected" if up else "node lost", node=self.name, reason=problem)
+        if up != self.up or problem != self.problem:
+            _log.info("node connected" if up else "node unavailable", node=self.name, reason=problem)
         self.up, self.problem = up, problem
         self._changed()
 

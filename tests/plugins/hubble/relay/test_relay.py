@@ -272,6 +272,9 @@ async def test_tls_on_both_sides_and_nodes_that_speak_none_are_refused(tmp_path:
             assert "no TLS server name" in next(
                 node.problem for node in relay.pool.nodes if node.name == "plain"
             )
+        others = settings(peers=(secure,), node_tls=NodeTls(ca=(Authority(tmp_path / "others").file,)))
+        async with relaying(others, up=0) as (relay, stub):
+            await until(relay, lambda: "CERTIFICATE_VERIFY_FAILED" in relay.pool.nodes[0].problem)
         async with relaying(settings(peers=(secure,)), up=0) as (relay, stub):
             await until(relay, lambda: "speaks no TLS" in relay.pool.nodes[0].problem)
     finally:
