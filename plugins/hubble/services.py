@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from axoneme.core.datapath.abi import EventType
 from axoneme.core.state.table import State, Table
 from axoneme.plugins.hubble.columns import Array, Protocol
 from axoneme.plugins.hubble.enrich import Columns, Join
@@ -70,8 +71,11 @@ class Services:
         exchanged = np.flatnonzero(records["service"])
         if len(exchanged):
             found = self._numbers(records["service"][exchanged].astype(np.uint64))
-            known = found != 0
-            made["destination_service"][exchanged[known]] = found[known]
+            # A packet of the server's comes from the service; a close is told from the client's side anyway.
+            back = (records["reply"][exchanged] != 0) & (records["type"][exchanged] != EventType.CLOSE)
+            for end, its in (("source", back), ("destination", ~back)):
+                known = its & (found != 0)
+                made[f"{end}_service"][exchanged[known]] = found[known]
 
 
 def _keys(high: Array, low: Array, port: Array, protocol: Array) -> Array:

@@ -235,11 +235,21 @@ async def test_services() -> None:
     for fields in (
         {}, {"dport": 8081}, {"protocol": 17}, {"service": 5, "dport": 1}, {"service": 99},
         {"family": 6, "protocol": 17, "saddr": six, "sport": 53, "daddr": six},
+        {"service": 5, "reply": 1, "kind": EventType.DROP, "reason": 134, "dport": 1},
     ):  # fmt: skip
         world.observer.take(record(**fields))
     flows = await world.flows()
     found = [(flow.source_service.name, flow.destination_service.name) for flow in flows]
-    assert found == [("", ""), ("", "api"), ("", ""), ("", ""), ("", "virtual"), ("", "api"), ("api", "")]
+    assert found == [
+        ("", ""),
+        ("", "api"),
+        ("", ""),
+        ("", ""),
+        ("", "virtual"),
+        ("", "api"),
+        ("api", ""),
+        ("virtual", ""),
+    ]
     assert flows[1].destination_service.namespace == "shop"
     chosen = await world.flows(whitelist=[FlowFilter(destination_service=["shop/virt"])])
     assert [flow.uuid for flow in chosen] == [flows[4].uuid]
