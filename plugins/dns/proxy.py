@@ -15,6 +15,7 @@ from attrs import field, frozen
 from axoneme.core.datapath.abi import ConnectionFlag
 from axoneme.core.datapath.endpoint_maps import words
 from axoneme.core.datapath.proxies import Proxy
+from axoneme.core.histogram import Histogram
 from axoneme.core.plugin import PluginContext
 from axoneme.plugins.dns.config import DnsConfig
 from axoneme.plugins.dns.datagrams import Place
@@ -76,6 +77,8 @@ class DnsProxy:
         self.lookups: deque[Lookup] = deque(maxlen=REMEMBERED)
         #: By what became of them: received, forwarded, denied, parse_errors, failed, timeout, busy, strangers.
         self.counts: Counter[str] = Counter()
+        #: By (error, protocol, scope), as Cilium's metric has it.
+        self.seconds = Histogram()
         self._busy = 0
 
     async def answer(self, wire: bytes, way: Way, forward: Forward) -> bytes | None:
@@ -129,16 +132,25 @@ class DnsProxy:
             async with asyncio.timeout(self._config.upstream_timeout):
                 answer = await forward(wire, question)
         except TimeoutError:
+            self._took("timeout", started)
             self._note(way, connection, question, "timeout", Answer(""), started)
             return None  # as without us: the client asks again
         except (OSError, EOFError):
+            self._took("proxyErr", started)
             self._note(way, connection, question, "failed", Answer("SERVFAIL"), started)
             return reply(wire, "SERVFAIL")
+        upstream = time.monotonic() - started
         learnt = read_answer(answer)
         if learnt.addresses:
             await self._learner.learn(question.name, learnt.addresses, learnt.ttl, _client(connection))
+        self._took("allowed", started, upstream)
         self._note(way, connection, question, "forwarded", learnt, started)
         return answer
+
+    def _took(self, error: str, started: float, upstream: float | None = None) -> None:
+        total = time.monotonic() - started
+        self.seconds.observe(total, error, "dns", "totalTime")
+        self.seconds.observe(total if upstream is None else upstream, error, "dns", "upstreamTime")
 
     def _note(
         self,

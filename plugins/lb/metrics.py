@@ -13,20 +13,20 @@ from axoneme.plugins.lb import control
 def metrics(context: PluginContext) -> Iterable[Metric]:
     source = control.of(context)
     return [
-        _gauge("services", "services, by type", lambda: _types(source), ("type",)),
-        _gauge("lb_entries", "entries in the kernel's maps", lambda: _entries(source), ("map",)),
-        _gauge("lb_limits", "the most entries that they can hold", lambda: _limits(source), ("map",)),
+        _gauge("axoneme_services", "services, by type", lambda: _types(source), ("type",)),
+        _gauge("axoneme_lb_entries", "entries in the kernel's maps", lambda: _entries(source), ("map",)),
+        _gauge("axoneme_lb_limits", "the most entries that they can hold", lambda: _limits(source), ("map",)),
         _gauge(
-            "lb_refused_services",
+            "axoneme_lb_refused_services",
             "services that do not fit, by the limit",
             lambda: _refused(source),
             ("limit",),
         ),
-        _gauge("lb_update_seconds", "duration of the last update", lambda: source.last_duration),
-        _counter("lb_updates_total", "updates that changed the maps", lambda: source.updates),
-        _counter("lb_writes_total", "entries written or removed", lambda: source.writes),
+        _gauge("axoneme_lb_update_seconds", "duration of the last update", lambda: source.last_duration),
+        _counter("axoneme_lb_updates_total", "updates that changed the maps", lambda: source.updates),
+        _counter("axoneme_lb_writes_total", "entries written or removed", lambda: source.writes),
         _counter(
-            "lb_closed_sockets_total",
+            "axoneme_lb_closed_sockets_total",
             "TCP connections to backends that are gone",
             lambda: source.closer.closed,
         ),

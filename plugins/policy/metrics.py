@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
+from axoneme.core.datapath.proxies import Proxy
 from axoneme.core.plugin import PluginContext
 from axoneme.core.records import Metric, MetricType
 from axoneme.plugins.policy import reconciler
@@ -39,6 +41,20 @@ def metrics(context: PluginContext) -> Iterable[Metric]:
             },
             labels=("what",),
         ),
+        Metric(
+            name="cilium_proxy_redirects",
+            type=MetricType.GAUGE,
+            help="decisions that send traffic through a proxy",
+            read=lambda: redirects(source.engine),
+            labels=("protocol_l7",),
+        ),
+        Metric(
+            name="cilium_policy_incremental_update_duration",
+            type=MetricType.HISTOGRAM,
+            help="from a change to the decision tables being written, in seconds",
+            read=source.durations.read,
+            labels=("scope",),
+        ),
         _gauge("axoneme_policy_unresolvable", "workloads with rules that contradict each other", lambda: len(source.engine.errors())),
         _gauge("axoneme_policy_update_seconds", "duration of the last update", lambda: source.last_duration),
         _gauge("axoneme_policy_last_write_timestamp_seconds", "when the decision tables were written last", lambda: source.last_write),
@@ -73,6 +89,19 @@ def enforcement(engine: Engine) -> Mapping[tuple[str, ...], float]:
         on = [direction.value for direction in Direction if entry.enforced(direction)]
         counts[("both",) if len(on) == 2 else (on[0],) if on else ("none",)] += 1
     return counts
+
+
+def redirects(engine: Engine) -> Mapping[tuple[str, ...], float]:
+    """Decisions by the proxy that they need."""
+    counts = Counter(
+        value.proxy_port
+        for values in engine.tables.verdicts.values()
+        for value in values.values()
+        if value.proxy_port
+    )
+    return {
+        (proxy.name.lower(),): float(counts[proxy]) for proxy in Proxy if counts[proxy] or proxy is Proxy.HTTP
+    }
 
 
 def entries(engine: Engine) -> Mapping[tuple[str, ...], float]:

@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 
 from axoneme.core import logs
 from axoneme.core.events.rules import L7_RULES, RULES, L7Rules, Rule
+from axoneme.core.histogram import Histogram
 from axoneme.core.plugin import PluginContext
 from axoneme.core.records import Health, Level
 from axoneme.core.state.resources import RESOURCES, Resource
@@ -44,6 +45,7 @@ class PolicyReconciler:
         self._settings = config.settings
         self.engine = Engine(self._settings)
         self.last_duration = 0.0
+        self.durations = Histogram(tuple(1e-5 * 10**power for power in range(8)))
         self._started = False
         self.writer: MapWriter | None = None
         self._policies: dict[Any, Policy] = {}
@@ -204,6 +206,7 @@ class PolicyReconciler:
             self._world.forget(change)
         self._note_rules()
         self.last_duration = time.perf_counter() - started
+        self.durations.observe(self.last_duration, "local")
 
     def _world_change(self, policies: Iterable[Policy]) -> WorldChange:
         if not self._world_changed:

@@ -31,7 +31,7 @@ def test_an_address_goes_when_its_time_is_over_and_nobody_uses_it(tmp_path: Path
         held.close()
         there.node.until(lambda: known(there, "turn.ok.test") == [], "it is over, and not in use any more")
         there.node.until(lambda: not there.reaches(OLD), "it is closed")
-        assert there.node.metric("fqdn_gc_deletions_total") == 2
+        assert there.node.metric("cilium_fqdn_gc_deletions_total") == 2
         for address in (NEW, OLD, NEW, OLD):  # a name that turns round, and clients that follow at once
             there.server.set({"turn.ok.test": [address]})
             assert there.addresses("turn.ok.test") == [address]

@@ -117,7 +117,7 @@ def test_the_first_connection_is_never_too_early(there: Place) -> None:
     assert len(crowd) == 30
     for address in crowd:
         there.connect(address, timeout=0.8).close()
-    assert there.node.metric("proxy_datapath_update_timeout_total") == 0
+    assert there.node.metric("cilium_proxy_datapath_update_timeout_total") == 0
     identities = {
         row.get("identity")
         for row in there.node.call("ipcache.list")

@@ -160,3 +160,14 @@ def test_too_many_series_overflow_into_one() -> None:
     metric = Metric(name="h", type=MetricType.HISTOGRAM, help="", read=histogram.read, labels=("n",))
     samples = family(metric, histogram.read(), 5).samples
     assert sum(s.value for s in samples if s.name == "h_count") == 20
+
+
+async def test_all_metrics_have_whole_names_and_help() -> None:
+    """What Cilium has as well is called as there; everything else says whose it is."""
+    every = ["policy", "hubble", "prometheus", "lb", "dns"]
+    values = {"plugins": {"enabled": every, "prometheus": {"listen": "127.0.0.1:0"}}}
+    async with AgentKit(values=values) as kit:
+        metrics = kit.agent.metrics()
+    assert [m.name for m in metrics if not m.name.startswith(("cilium_", "axoneme_"))] == []
+    assert [m.name for m in metrics if not m.help] == []
+    assert [m.name for m in metrics if (m.type is MetricType.COUNTER) != m.name.endswith("_total")] == []
