@@ -215,6 +215,8 @@ class Certificates:
     def _load(self) -> None:
         assert self._tls.certificate is not None, "otherwise there is no TLS"
         try:
+            # One half of a new pair would spoil the context that is in use: they are tried in another one first.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self._tls.certificate, self._tls.key)
             self.context.load_cert_chain(self._tls.certificate, self._tls.key)
         except (OSError, ssl.SSLError) as error:
             raise _unreadable(self._tls.certificate, error) from error

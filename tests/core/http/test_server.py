@@ -187,7 +187,16 @@ async def test_tls_with_a_certificate_that_changes(tmp_path: Path) -> None:
         assert b"one" in await asyncio.to_thread(common_name, served.port, context)
         certificate(tmp_path, "two")
         assert b"two" in await asyncio.to_thread(common_name, served.port, context)
+        pair = (tmp_path / "cert.pem").read_text()
         (tmp_path / "cert.pem").write_text("no certificate")
+        assert b"two" in await asyncio.to_thread(common_name, served.port, context)
+        (tmp_path / "cert.pem").write_text(pair)
+        (tmp_path / "other").mkdir()
+        other = certificate(tmp_path / "other", "three")
+        assert other.certificate is not None
+        (tmp_path / "cert.pem").write_text(
+            other.certificate.read_text()
+        )  # and its key follows a moment later
         assert b"two" in await asyncio.to_thread(common_name, served.port, context)
 
 
