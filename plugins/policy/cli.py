@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from axoneme.core.cli.output import Format, emit, output_option
+from axoneme.plugins.policy import completing
 
 if TYPE_CHECKING:
     from axoneme.core.cli.session import Session
 
 
 @click.command(name="get")
-@click.argument("workload", default="")
+@click.argument("workload", default="", shell_complete=completing.workloads)
 @output_option
 @click.pass_obj
 def get(session: Session, workload: str, output: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from axoneme.core.cli.output import Format, emit, output_option
+from axoneme.plugins.policy import completing
 
 if TYPE_CHECKING:
     from axoneme.core.cli.session import Session
@@ -23,8 +24,8 @@ _OUTCOMES = {
 
 
 @click.command(name="explain")
-@click.argument("source")
-@click.argument("destination")
+@click.argument("source", shell_complete=completing.parties)
+@click.argument("destination", shell_complete=completing.parties)
 @click.argument("port", metavar="PORT[/PROTOCOL]")
 @click.option(
     "-f", "--file", "files", multiple=True, type=click.Path(exists=True, path_type=Path),

@@ -13,6 +13,7 @@ import click
 
 from axoneme.core.cli.output import Column, Format, emit, output_option, table
 from axoneme.core.errors import AxonemeError
+from axoneme.plugins.policy import completing
 
 if TYPE_CHECKING:
     from axoneme.core.cli.session import Session
@@ -56,7 +57,8 @@ def _policies(function: F) -> F:
             "-f", "--file", "files", multiple=True, type=click.Path(exists=True, path_type=Path),
             help="Policies that would be added or replaced: a file, or a folder of them.",
         ),
-        click.option("--delete", multiple=True, metavar="NAME", help="A policy that would be deleted: [NAMESPACE/]NAME."),
+        click.option("--delete", multiple=True, metavar="NAME", shell_complete=completing.policies,
+            help="A policy that would be deleted: [NAMESPACE/]NAME.",),
         click.option("--only", is_flag=True, help="Nothing but these policies would hold."),
     ]  # fmt: skip
     for option in reversed(options):

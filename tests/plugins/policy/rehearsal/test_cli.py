@@ -197,6 +197,31 @@ async def test_the_api_refuses_what_makes_no_sense(kit: AgentKit, monkeypatch: p
     assert kit.agent.ready
 
 
+async def test_the_shell_proposes_who_is_there(
+    kit: AgentKit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = kit.folder / "config.yaml"
+    config.write_text(yaml.safe_dump(kit.values))
+    kit.resource("db.yaml", POLICY)
+
+    async def proposed(*words: str) -> list[str]:
+        line = ["axoneme", "--config", str(config), "policy", *words]
+        monkeypatch.setenv("_AXONEME_COMPLETE", "bash_complete")
+        monkeypatch.setenv("COMP_WORDS", " ".join(line))
+        monkeypatch.setenv("COMP_CWORD", str(len(line) - 1))
+        await asyncio.to_thread(main.run, [])
+        return [one.partition(",")[2] for one in capsys.readouterr().out.split()]
+
+    assert await proposed("explain", "w") == ["web", "world", "world-ipv4", "world-ipv6"]
+    assert await proposed("explain", "web", "default/d") == ["default/db"]
+    assert await proposed("get", "a") == ["api"]
+    async with asyncio.timeout(10):
+        while (found := await proposed("diff", "--delete", "d")) != ["default/db"]:
+            assert found == []
+    await kit.agent.stop()
+    assert await proposed("get", "a") == []
+
+
 def test_moments() -> None:
     moment = Moment()
     assert [moment.convert(text, None, None) for text in ("90s", "30m", "1h", "7d", "0.5h")] == [
