@@ -27,6 +27,7 @@ MODULES = (
     "lb_control",
     "lb_traffic",
     "event_store",
+    "rehearsal",
 )
 
 
