@@ -59,13 +59,15 @@ class Reply(enum.IntEnum):
 HAS_FLAGS: Final = 1 << 15
 
 #: Every column. Enums have the numbers of the API. Addresses are IPv6 or IPv4-mapped, in two halves. The ports of ICMP are
-#: type and code. `time` is ns since 1970.
+#: type and code. `time` is ns since 1970, `lift` by how much
+#: it is later than the record's, to be later than that of the flow before.
 DTYPES: Final[Mapping[str, type[np.unsignedinteger[Any]]]] = {
     "time": _U64,
     "source_high": _U64,
     "source_low": _U64,
     "destination_high": _U64,
     "destination_low": _U64,
+    "lift": _U32,
     "source": _U32,
     "destination": _U32,
     "egress_rule": _U32,

@@ -11,13 +11,13 @@ What a record is to the API follows Cilium's own rules, of which the names of it
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
 
 from axoneme.core.datapath.abi import EventFlag, EventType, NextHop
+from axoneme.core.events.clock import wall_offset
 from axoneme.plugins.hubble.columns import HAS_FLAGS, Array, Has, Protocol, Reply, empty
 from axoneme.plugins.hubble.ring import rising
 
@@ -36,6 +36,7 @@ _FROM_WORKLOAD = 1
 POLICY_REASONS: Final = (133, 181)
 
 _FIN, _RST, _ACK = 1, 4, 16
+_MOST_LIFT: Final = np.uint64(0xFFFFFFFF)
 
 _PROTOCOLS = np.zeros(256, np.uint8)
 for _number, _kind in (
@@ -120,7 +121,7 @@ class Enricher:
         :param offset: what to add to the records' times to get ns since 1970; None: as the clocks are now.
         """
         if offset is None:
-            offset = time.time_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+            offset = wall_offset()
         made = self._ends(records, offset)
         kind = records["type"]
         made["type"][:] = _L3_L4
@@ -129,7 +130,9 @@ class Enricher:
         _translations(made, np.flatnonzero(kind == EventType.TRANSLATE))
         if self._policy_verdicts:
             made = _with_verdicts(made, records)
-        made["time"] = rising(made["time"], after)
+        times = rising(made["time"], after)
+        made["lift"][:] = np.minimum(times - made["time"], _MOST_LIFT)
+        made["time"] = times
         return made
 
     def _ends(self, records: Array, offset: int) -> Columns:

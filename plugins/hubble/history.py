@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
 _log = logs.get(__name__)
 
-#: The clocks of store and ring may differ by that much, in ns: drops have a coarse one, and the ring makes times rise.
+#: By how much a record's time may be earlier than that of one before, in ns: drops have a coarse clock.
 _BLUR: Final = 20_000_000
 
-#: What tells flows of nearly the same time apart.
+#: What tells flows of the same time apart.
 _SAME: Final = (
     "source_high", "source_low", "destination_high", "destination_low", "source_port", "destination_port",
     "event_type", "sub_type", "verdict", "direction", "trace_reason",
 )  # fmt: skip
-_KEY: Final = np.dtype([(name, np.uint64) for name in _SAME])
+_KEY: Final = np.dtype([(name, np.uint64) for name in ("recorded", *_SAME)])
 
 
 class _Rules:
@@ -98,15 +98,14 @@ class History:
         """Stretches of flows from a time on (ns since 1970) that are older than what a ring has; the disk is read in a thread."""
         until, told = (1 << 63) - 1, Counter[bytes]()
         if len(ring):
-            oldest = ring.view(ring.tail, ring.tail + 1)
-            until = int(oldest["time"][0]) + _BLUR
-            told = _first(ring, until + _BLUR)
+            until = int(_recorded(ring.view(ring.tail, ring.tail + 1))[0]) + _BLUR
+            told = _first(ring, until)
         damage = Damage()
         stretches = scan(self._folder, since, until, damage=damage)
         while (stretch := await asyncio.to_thread(_next, stretches)) is not None:
             view = self._view(stretch)
-            if told and int(view["time"][-1]) >= until - 3 * _BLUR:
-                view = _without(view, told, until - 3 * _BLUR)
+            if told and int(view["time"][-1]) >= until - 2 * _BLUR:
+                view = _without(view, told)
             if len(view):
                 yield view
         if damage.frames or damage.segments:
@@ -137,8 +136,15 @@ def _next(stretches: Iterator[Stretch]) -> Stretch | None:
     return next(stretches, None)
 
 
+def _recorded(view: View) -> Array:
+    """The times of the records, which store and ring have alike (`wall_offset`)."""
+    times: Array = view["time"] - view["lift"]
+    return times
+
+
 def _keys(view: View) -> list[bytes]:
     rows = np.empty(len(view), _KEY)
+    rows["recorded"] = _recorded(view)
     for name in _SAME:
         rows[name] = view[name]
     keys: list[bytes] = rows.view(f"V{rows.itemsize}").tolist()
@@ -146,23 +152,21 @@ def _keys(view: View) -> list[bytes]:
 
 
 def _first(ring: Ring, until: int) -> Counter[bytes]:
-    """The first flows of a ring, up to a time, by what tells them apart, and how many there are of each."""
+    """The first flows of a ring, recorded up to a time, by what tells them apart, and how many there are of each."""
     found: Counter[bytes] = Counter()
     for view in ring.views(ring.tail, ring.head):
-        end = int(np.searchsorted(view["time"], np.uint64(until), side="right"))
+        end = int(np.searchsorted(view["time"], np.uint64(until + _BLUR), side="right"))
         found.update(_keys(view.part(0, end)))
         if end < len(view):
             break
     return found
 
 
-def _without(view: View, told: Counter[bytes], since: int) -> View:
-    """A view without the flows from a time on that are in the ring, too; as many of each as the ring has."""
+def _without(view: View, told: Counter[bytes]) -> View:
+    """A view without the flows that are in the ring, too; of equal ones as many less as the ring has."""
     keep = np.ones(len(view), bool)
-    late = np.flatnonzero(view["time"] >= np.uint64(max(since, 0)))
-    keys = _keys(view)
-    for place in late[::-1].tolist():  # the last ones are those that the ring still has
-        if told[keys[place]] > 0:
-            told[keys[place]] -= 1
+    for place, key in enumerate(_keys(view)):
+        if told[key] > 0:
+            told[key] -= 1
             keep[place] = False
     return view.chosen(np.flatnonzero(keep))

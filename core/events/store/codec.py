@@ -7,7 +7,6 @@ faster to compress: about 20 bytes and 50 ns a record.
 from __future__ import annotations
 
 import re
-import time
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +14,7 @@ import zstandard
 
 from axoneme.core.datapath.abi import EVENT, TICK_SHIFT, EventType
 from axoneme.core.errors import AxonemeError
+from axoneme.core.events.clock import wall_offset
 from axoneme.core.events.store.frames import MAX_PAYLOAD, Frame, FrameKind
 
 Records = np.ndarray[Any, Any]
@@ -37,7 +37,7 @@ def to_wall_clock(records: Records, offset: int | None = None) -> Records:
     :param offset: ns between the two clocks; None: as they are now.
     """
     if offset is None:
-        offset = time.time_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        offset = wall_offset()
     moved = records.copy()
     age = (records["time"] >> TICK_SHIFT).astype(np.uint32) - records["created"]
     moved["time"] += np.uint64(offset)

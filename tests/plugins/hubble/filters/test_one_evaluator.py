@@ -97,7 +97,16 @@ def test_columns_and_messages_agree(
     )
     assert both[0] == both[1]
     for name, column in loaded.columns.items():
-        if name not in ("has", "egress_rule", "ingress_rule", "source", "destination", "node", "interface"):
+        if name not in (
+            "lift",
+            "has",
+            "egress_rule",
+            "ingress_rule",
+            "source",
+            "destination",
+            "node",
+            "interface",
+        ):
             assert column.tolist() == view[name].tolist(), name
 
 
