@@ -60,6 +60,9 @@ static long (*redirect_neigh)(u32 ifindex, void *neighbor, int size, u64 flags) 
 #define CONN_CLOSED 2 /* the close was reported */
 #define CONN_NAT 4    /* packets go on with other addresses or ports than they come with */
 
+/* Event flags (`event.flags`). */
+#define EVENT_FLAG_AUDITED 1 /* it passed only because a policy is rehearsed; reason and rules are those that would hold */
+
 /* Where a packet goes (`connection.next_hop`). */
 #define HOP_STACK 0  /* the host's own stack: local delivery, or its routing */
 #define HOP_LOCAL 1  /* a workload of this node: straight into its namespace */

@@ -126,6 +126,10 @@ INLINE int F(commit_known)(struct F(packet) *p, struct F(connection) *fresh, str
 	F(touch)(p, p->conn);
 	fresh->created = p->conn->created;
 	fresh->tcp_sent = p->conn->tcp_sent;
+	if (unlikely(p->audited)) { /* a rehearsal is about the connections that live as well */
+		count(p->skb, COUNTER_AUDITED);
+		F(event)(p, EVENT_UPDATE, 0);
+	}
 	F(turn)(p, fresh);
 	if (!back)
 		return F(enter)(p, back_key, fresh);
@@ -143,6 +147,8 @@ INLINE int F(commit_new)(struct F(packet) *p, struct F(connection) *fresh, struc
 	F(turn)(p, fresh);
 	if (F(enter)(p, back_key, fresh))
 		return DROP(REASON_CT_MAP_INSERTION_FAILED);
+	if (unlikely(p->audited))
+		count(p->skb, COUNTER_AUDITED);
 	F(event)(p, EVENT_NEW, 0);
 	if (p->nat) { /* what is to be written into the packet is in the entry */
 		p->conn = ON(connections, lookup)(&p->tuple);

@@ -4,6 +4,24 @@
 /* What a connection's entry knows better than the packet that is here now. */
 #define OF(field) (conn ? conn->field : p->field)
 
+/* What would have happened: as the drop would have been told. */
+INLINE void F(tell_audit)(struct event *e)
+{
+	u32 index = 0;
+	struct audit *would = audits_lookup(&index);
+
+	if (!would)
+		return;
+	e->flags = EVENT_FLAG_AUDITED;
+	e->reason = would->reason;
+	if (would->egress) {
+		e->egress_rule = would->rule;
+		e->ingress_rule = 0; /* nobody would have been asked */
+	} else {
+		e->ingress_rule = would->rule;
+	}
+}
+
 /* `conn` and `back` are the two entries of a connection that ends, or NULL. */
 INLINE void F(report)(struct F(packet) *p, u8 type, u32 reason, const struct F(connection) *conn,
 		      const struct F(connection) *back)
@@ -49,6 +67,8 @@ INLINE void F(report)(struct F(packet) *p, u8 type, u32 reason, const struct F(c
 	e->destination_identity = OF(destination_identity);
 	e->egress_rule = OF(egress_rule);
 	e->ingress_rule = OF(ingress_rule);
+	if (unlikely(p->audited) && type != EVENT_DROP && !conn)
+		F(tell_audit)(e);
 	e->created = conn ? conn->created : e->time >> TICK_SHIFT;
 	e->service = OF(service);
 	e->packets = conn ? conn->packets : 1;

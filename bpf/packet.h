@@ -41,6 +41,7 @@ struct F(packet) {
 	u8 anew;                /* there is an entry, but of a connection that is over: `former` */
 	u8 fragment;            /* a later fragment: there is no transport header */
 	u8 next_hop;            /* HOP_… */
+	u8 audited;             /* it would be dropped if what is rehearsed were enforced: see `audits` */
 	u32 ifindex;            /* of the next hop */
 	u32 l4;                 /* offset of the transport header */
 	struct __sk_buff *skb;

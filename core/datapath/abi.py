@@ -224,7 +224,11 @@ EVENT = Struct(
 #: The context of a packet when it crosses a tail call, or the verifier's horizon (`blur`), as opaque words: room for
 #: `struct packet6`, which C checks.
 SCRATCH = Struct("scratch", {"words": array(u64, 40)})
-
+AUDIT = Struct(
+    "audit",
+    {"rule": u32, "reason": u16, "egress": u8, "pad": u8},
+    "Why the packet at hand would be dropped if what is rehearsed were enforced, by which rule of which side.",
+)
 PROXY_KEY = Struct(
     "proxy_key",
     {"proxy": u16, "protocol": u8, "family": u8},
@@ -242,6 +246,9 @@ def core_maps(
             "counters", MapKind.PERCPU_ARRAY, u32, COUNTER, 2 * LIMIT, doc="packets by reason and direction"
         ),
         MapSpec("scratch", MapKind.PERCPU_ARRAY, u32, SCRATCH, 1, doc="a packet's context, per CPU"),
+        MapSpec(
+            "audits", MapKind.PERCPU_ARRAY, u32, AUDIT, 1, doc="what a rehearsed policy says of a packet"
+        ),
         MapSpec("events", MapKind.RINGBUF, None, None, events, doc="drop, new and close records"),
         MapSpec("links", MapKind.HASH, u32, ENDPOINT, endpoints, doc="workloads by host-side interface"),
         MapSpec("devices", MapKind.HASH, u32, u32, 64, doc="devices of the node for direct routing"),

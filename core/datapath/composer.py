@@ -20,7 +20,7 @@ from axoneme.core.datapath.attach import AttachPoint
 from axoneme.core.datapath.layout import Type, c_definitions, u32
 from axoneme.core.datapath.maps import MapKind, MapSpec
 from axoneme.core.datapath.packet_program import Step, packet_programs
-from axoneme.core.datapath.reasons import ENTERED, FORGOTTEN, FORWARDED, LOST_EVENTS
+from axoneme.core.datapath.reasons import AUDITED, ENTERED, FORGOTTEN, FORWARDED, LOST_EVENTS
 from axoneme.core.datapath.slots import Slots
 from axoneme.core.errors import PluginError, Where
 from axoneme.core.records import DropReason, Phase, Runs, Stage
@@ -285,6 +285,7 @@ def _numbers(reasons: Iterable[DropReason]) -> dict[str, int]:
         "FORWARDED": FORWARDED,
         "ENTERED": ENTERED,
         "FORGOTTEN": FORGOTTEN,
+        "AUDITED": AUDITED,
     }
     return numbers | {f"COUNTER_{name}": number for name, number in counters.items()}
 

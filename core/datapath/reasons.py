@@ -13,13 +13,20 @@ def _reason(number: int, name: str, text: str) -> DropReason:
     return DropReason(number=number, name=name, text=text)
 
 
-#: Counter slots that are no drops: events lost because the ring was full, packets delivered, and entries of the
-#: connection table that programs made and took back.
+#: Counter slots that are no drops: events lost because the ring was full, packets delivered, entries of the
+#: connection table that programs made and took back, and connections that pass only because a policy is rehearsed.
 LOST_EVENTS = 0
 FORWARDED = 1
 ENTERED = 2
 FORGOTTEN = 3
-SLOTS = {LOST_EVENTS: "LOST_EVENTS", FORWARDED: "FORWARDED", ENTERED: "ENTERED", FORGOTTEN: "FORGOTTEN"}
+AUDITED = 4
+SLOTS = {
+    LOST_EVENTS: "LOST_EVENTS",
+    FORWARDED: "FORWARDED",
+    ENTERED: "ENTERED",
+    FORGOTTEN: "FORGOTTEN",
+    AUDITED: "POLICY_AUDITED",
+}
 
 #: Reasons are below this; the counters have a slot for each, per direction.
 LIMIT = 512

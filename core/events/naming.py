@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from axoneme.core.datapath.abi import TICK_SHIFT, AttachPoint, EventType, NextHop
+from axoneme.core.datapath.abi import TICK_SHIFT, AttachPoint, EventFlag, EventType, NextHop
 from axoneme.core.events.rules import RULES, Rule
 from axoneme.core.records import DropReason
 from axoneme.core.state.table import State
@@ -47,7 +47,7 @@ class Namer:
         """One record. Ports are absent for ICMP, and reply counters before the close."""
         kind = EventType(int(event["type"]))
         # The last packet of a connection may have gone either way; people want to read who called whom.
-        backwards = kind is EventType.CLOSE and bool(event["reply"])
+        backwards = kind in (EventType.CLOSE, EventType.UPDATE) and bool(event["reply"])
         named: dict[str, Any] = {
             "time": _moment(int(event["time"])),
             "type": kind.name.lower(),
@@ -77,11 +77,14 @@ class Namer:
 
     def _verdict(self, event: np.void, kind: EventType) -> dict[str, Any]:
         named: dict[str, Any] = {"verdict": "dropped" if kind is EventType.DROP else "forwarded"}
-        if kind is EventType.DROP:
+        audited = bool(int(event["flags"]) & EventFlag.AUDITED)
+        if audited:
+            named["verdict"] = "audited"
+        if kind is EventType.DROP or audited:
             reason = self._reasons.get(int(event["reason"]))
             named["reason"] = reason.name if reason else str(int(event["reason"]))
             named["reason_text"] = reason.text if reason else f"reason {int(event['reason'])}"
-        else:
+        if kind is not EventType.DROP:
             named["next_hop"] = NextHop(int(event["next_hop"])).name.lower()
         for direction in ("egress", "ingress"):
             if number := int(event[f"{direction}_rule"]):

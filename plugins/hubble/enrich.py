@@ -245,18 +245,23 @@ def _with_verdicts(made: Columns, records: Array) -> Columns:
     }
     last = np.cumsum(more + 1) - 1
     one, other = np.flatnonzero(egress), np.flatnonzero(ingress)
-    _verdict(result, (last - more)[one], records, one, _EGRESS, denied[one] & ~ingress[one])
-    _verdict(result, (last - 1)[other], records, other, _INGRESS, denied[other])
+    audited = (records["flags"] & EventFlag.AUDITED) != 0
+    # Where both rules are named it is the ingress rule that refuses, or would.
+    refusing, would = denied & ~ingress, audited & ~ingress
+    _verdict(result, (last - more)[one], records, one, _EGRESS, refusing[one], would[one])
+    _verdict(result, (last - 1)[other], records, other, _INGRESS, denied[other], audited[other])
     return result
 
 
-def _verdict(made: Columns, rows: Array, records: Array, of: Array, direction: int, denied: Array) -> None:
+def _verdict(
+    made: Columns, rows: Array, records: Array, of: Array, direction: int, denied: Array, audited: Array
+) -> None:
     """Makes rows verdicts of the policy of one direction.
 
     :param of: the places of their records.
-    :param denied: whether it is this direction's rule that refused; one that is only rehearsed does not refuse.
+    :param denied: whether it is this direction's rule that refused.
+    :param audited: whether it is this direction's rule that is only rehearsed, and would refuse.
     """
-    audited = (records["flags"][of] & EventFlag.AUDITED) != 0
     made["event_type"][rows], made["sub_type"][rows] = POLICY_VERDICT, 0
     passed = np.where(records["next_hop"][of] == NextHop.PROXY, _REDIRECTED, _FORWARDED)
     made["verdict"][rows] = np.where(audited, _AUDIT, np.where(denied, _DROPPED, passed))

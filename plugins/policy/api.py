@@ -46,7 +46,8 @@ def describe(engine: Engine, names: dict[int, str], workload: str = "") -> dict[
     """The answer of `policy.get`: only of a workload where one is named, as JSON-like values."""
     chosen = [endpoint for endpoint in sorted(engine.subjects) if _is(endpoint, names, workload)]
     subjects = [_subject(engine, endpoint, names.get(endpoint, "")) for endpoint in chosen]
-    used = {row["rule"] for one in subjects for name in Direction for row in _rows(one[name.value])}
+    rows = [row for one in subjects for name in Direction for row in _rows(one[name.value])]
+    used = {row["rule"] for row in rows} | {row["would_deny"] for row in rows} - {None}
     rules = [_rule(engine, number) for number in sorted(used)]
     return {"workloads": subjects, "rules": rules, "policies": sorted(engine.policies)}
 
@@ -97,6 +98,7 @@ def _decision(engine: Engine, block: Block, verdict: Verdict) -> dict[str, Any]:
         "auth": verdict.auth.text if verdict.auth else None,
         "proxy": verdict.l7.redirect if verdict.l7 else None,
         "rule": engine.rules.number(verdict.rule),
+        "would_deny": engine.rules.number(verdict.would.rule) if verdict.would else None,
     }
 
 
@@ -115,12 +117,14 @@ def _rule(engine: Engine, number: int) -> dict[str, Any]:
     row = engine.rules.row(number)
     if row is None:
         return {"id": number}
+    policy = engine.policies.get(f"{row.kind}/{row.namespace}/{row.name}")
     return {
         "id": number,
         "policy": "/".join(part for part in (row.kind, row.namespace, row.name) if part),
         "direction": row.direction,
         "path": row.path,
         "effect": row.effect,
+        "mode": "audit" if policy is not None and engine.is_audited(policy) else "enforce",
         "where": f"{row.file}:{row.line}" if row.line else row.file,
         "text": row.text,
     }

@@ -82,6 +82,8 @@ def _direction(name: str, direction: dict[str, Any], rules: dict[int, dict[str, 
         yield f"    {' and '.join(peers['selectors'])}" + (f": identities {identities}" if identities else "")
         for row in peers["decisions"]:
             yield f"      {row['ports']:<20} {_action(row):<24} {_cause(rules[row['rule']])}"
+            if would := row["would_deny"]:
+                yield f"      {'':<20} {'rehearsed: deny':<24} {_cause(rules[would])}"
 
 
 def _action(row: dict[str, Any]) -> str:

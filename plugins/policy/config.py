@@ -29,6 +29,12 @@ class PolicyConfig:
         False,
         help="whether policies with a nodeSelector protect the host itself; not there yet, so that it can only be off",
     )
+    audit: bool = setting(
+        False, help="rehearse all policies: they deny nothing, and what they would deny is in the events"
+    )
+    audit_namespaces: tuple[str, ...] = setting(
+        (), help="rehearse the policies of these namespaces; the others are enforced"
+    )
     peers: int = setting(262_144, help="room for (policy, identity) entries in the kernel", minimum=1024)
     verdicts: int = setting(
         131_072, help="room for (class, protocol, port prefix) entries in the kernel", minimum=1024
@@ -40,4 +46,9 @@ class PolicyConfig:
 
     @property
     def settings(self) -> Settings:
-        return Settings(self.enforcement, self.allow_localhost is AllowLocalhost.ALWAYS)
+        return Settings(
+            self.enforcement,
+            self.allow_localhost is AllowLocalhost.ALWAYS,
+            audit=self.audit,
+            audit_namespaces=frozenset(self.audit_namespaces),
+        )

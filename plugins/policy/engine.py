@@ -10,8 +10,9 @@ from collections.abc import Mapping
 
 from attrs import frozen
 
+from axoneme.plugins.policy.audit import paired
 from axoneme.plugins.policy.classes import Signature, positions
-from axoneme.plugins.policy.filters import ConflictError, DirectionPolicy, build, unresolvable
+from axoneme.plugins.policy.filters import ConflictError, DirectionPolicy, build, rehearsing, unresolvable
 from axoneme.plugins.policy.live import LivePolicies
 from axoneme.plugins.policy.matching import Matched, SpecIndex, selected
 from axoneme.plugins.policy.model import L7, Direction, Policy, Protocol
@@ -79,6 +80,11 @@ class Engine:
     @property
     def policies(self) -> Mapping[str, Policy]:
         return self._policies
+
+    def is_audited(self, policy: Policy) -> bool:
+        """Whether a policy is only rehearsed."""
+        settings = self.settings
+        return policy.audit or settings.audit or policy.namespace in settings.audit_namespaces
 
     @property
     def subjects(self) -> Mapping[int, Subject]:
@@ -256,13 +262,33 @@ class Engine:
         matched = self._specs.matching(subject, self._labels[subject], self.settings)
         likes = (old.egress, old.ingress) if old else (None, None)
         try:
-            egress, ingress = (self._direction(matched, one, subject) for one in Direction)
+            (egress, fault), (ingress, other) = (self._direction(matched, one, subject) for one in Direction)
         except ConflictError as error:
             if old is not None:
                 return Resolved(old.egress, old.ingress, error)
             egress, ingress = (unresolvable(one) for one in Direction)
             return Resolved(self._live.use(egress), self._live.use(ingress), error)
-        return Resolved(self._live.use(egress, likes[0]), self._live.use(ingress, likes[1]))
+        return Resolved(self._live.use(egress, likes[0]), self._live.use(ingress, likes[1]), fault or other)
 
-    def _direction(self, matched: list[Matched], direction: Direction, subject: Subject) -> DirectionPolicy:
+    def _direction(
+        self, matched: list[Matched], direction: Direction, subject: Subject
+    ) -> tuple[DirectionPolicy, ConflictError | None]:
+        """The policy, and why what is rehearsed could not be. Raises `ConflictError` where what is enforced cannot be."""
+        everything = self.settings.audit
+        audited = [
+            one for one in matched if one.spec.direction(direction).rules and self.is_audited(one.policy)
+        ]
+        if not audited and not everything:
+            return self._of(matched, direction, subject), None
+        if everything:
+            enforced = rehearsing(direction)
+        else:
+            enforced = self._of([one for one in matched if one not in audited], direction, subject)
+        try:
+            rehearsed = self._of(matched, direction, subject)
+        except ConflictError as error:
+            return enforced, error
+        return (paired(enforced, rehearsed) if rehearsed.enforced else enforced), None
+
+    def _of(self, matched: list[Matched], direction: Direction, subject: Subject) -> DirectionPolicy:
         return build(matched, direction, subject, self._cluster_ports(), self.settings)

@@ -43,6 +43,7 @@ class DirectionPolicy:
     :param entries: per selector (by text) and block what applies; the wildcard's under `WILDCARD.text`.
     :param peers: the selectors by text, without the wildcard.
     :param default: the reason for what no entry decides, allowed only if `open`.
+    :param rehearsed: what all policies come to, if some are only rehearsed; then `peers` are those of both.
     :param enforced: some policy (or the configuration) applies to the direction.
     """
 
@@ -51,6 +52,7 @@ class DirectionPolicy:
     default: RuleRef
     peers: tuple[Peer, ...] = ()
     entries: Mapping[str, tuple[tuple[Block, Entry], ...]] = field(factory=dict)
+    rehearsed: DirectionPolicy | None = None
 
     @cached_property
     def digest(self) -> bytes:
@@ -59,6 +61,8 @@ class DirectionPolicy:
         for text in sorted(self.entries):
             parts.append(b"\0" + text.encode() + b"\0")
             parts += [packed(block) + entry.digest for block, entry in self.entries[text]]
+        if self.rehearsed is not None:
+            parts.append(b"\0\0" + self.rehearsed.digest)
         return hashlib.blake2b(b"".join(parts), digest_size=16, person=b"policy").digest()
 
 
@@ -92,6 +96,11 @@ def build(
 
 def _plain_policy(enforced: bool, open_: bool, direction: Direction, reason: str) -> DirectionPolicy:
     return DirectionPolicy(enforced, open_, RuleRef("", direction.value, reason))
+
+
+def rehearsing(direction: Direction) -> DirectionPolicy:
+    """Denies nothing: what is enforced where everything is only rehearsed."""
+    return _plain_policy(False, True, direction, "audit")
 
 
 def unresolvable(direction: Direction) -> DirectionPolicy:

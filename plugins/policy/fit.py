@@ -168,9 +168,13 @@ def _only_allows_more(rows: Rows, default: Rows) -> bool:
     """Whether the default is nowhere weaker: it denies, or says the same."""
     for block in {*rows, *default}:
         ours, fallback = _at(rows, block), _at(default, block)
-        if fallback.action.allows and fallback._replace(rule=0) != ours._replace(rule=0):
+        if fallback.action.allows and _effect(fallback) != _effect(ours):
             return False
     return True
+
+
+def _effect(value: VerdictValue) -> VerdictValue:
+    return value._replace(rule=0, audit_rule=0, audit_action=Action.DENY)
 
 
 def _at(rows: Rows, block: Block) -> VerdictValue:

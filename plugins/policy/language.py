@@ -30,6 +30,8 @@ from axoneme.plugins.policy.model import (
 )
 from axoneme.plugins.policy.peers import Scope
 
+#: The annotation that says `audit` of a policy that is to be rehearsed, not enforced.
+MODE = "axoneme.io/mode"
 CILIUM_API = "cilium.io/v2"
 CIDR_GROUP_APIS = (CILIUM_API, "cilium.io/v2alpha1")
 #: So many errors of one direction's rules are told at once; more don't help anybody.
@@ -69,6 +71,15 @@ def envelope(value: Any, locate: Locate = nowhere) -> tuple[Field, str, str]:
     return root, namespace, name
 
 
+def is_audited(root: Field) -> bool:
+    """Whether the object is only to be rehearsed. Raises `ResourceError` for a mode that there is not."""
+    metadata = root.child("metadata").mapping()
+    annotations = metadata["annotations"].value if "annotations" in metadata else {}
+    if not isinstance(annotations, dict) or MODE not in annotations:
+        return False
+    return metadata["annotations"].child(MODE).one_of(("audit", "enforce")) == "audit"
+
+
 def parse_policy(value: Any, locate: Locate = nowhere, scope: Scope | None = None) -> Policy:
     """A CiliumNetworkPolicy or CiliumClusterwideNetworkPolicy. Raises `ResourceError` with the field's place."""
     scope = scope or Scope()
@@ -83,7 +94,7 @@ def parse_policy(value: Any, locate: Locate = nowhere, scope: Scope | None = Non
     if not fields:
         root.fail("the policy is empty", "give 'spec' or 'specs'")
     specs = tuple(_spec(one, scope, clusterwide) for one in fields)
-    return Policy(kind, scope.namespace, name, specs, locate(()))
+    return Policy(kind, scope.namespace, name, specs, locate(()), audit=is_audited(root))
 
 
 def parse_rules(value: Any, locate: Locate = nowhere, scope: Scope | None = None) -> Policy:

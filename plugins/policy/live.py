@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from attrs import define, field, frozen
 
 from axoneme.core.datapath.proxies import Proxy
+from axoneme.plugins.policy.audit import RehearsingResolver, resolver_of
 from axoneme.plugins.policy.blocks import EVERYTHING, Block
 from axoneme.plugins.policy.classes import Signature, positions, signatures
 from axoneme.plugins.policy.filters import DirectionPolicy
@@ -57,7 +58,7 @@ class _Live:
 
     policy: DirectionPolicy
     number: int
-    resolver: Resolver
+    resolver: Resolver | RehearsingResolver
     rows: Rows
     default_digest: bytes
     groups: dict[Signature, _Group] = field(factory=dict)
@@ -137,6 +138,10 @@ class LivePolicies:
             flags |= Flag.EGRESS_ENFORCED
         if ingress.policy.enforced:
             flags |= Flag.INGRESS_ENFORCED
+        if egress.policy.rehearsed is not None:
+            flags |= Flag.EGRESS_AUDITED
+        if ingress.policy.rehearsed is not None:
+            flags |= Flag.INGRESS_AUDITED
         return SubjectEntry(egress.number, ingress.number, flags)
 
     # Policies
@@ -155,7 +160,7 @@ class LivePolicies:
             self._universe.use(peer)
             self._users_of.setdefault(peer.text, set()).add(policy.digest)
         changed = None if like is None else _changed_peers(like.policy, policy)
-        resolver = Resolver(policy)
+        resolver = resolver_of(policy)
         number = self._numbers.take(policy.digest)
         rows = self._changed_rows({}, dict(resolver.default))
         live = _Live(policy, number, resolver, rows, digest(resolver.default))
@@ -198,8 +203,9 @@ class LivePolicies:
                 live.groups[signature] = _Group(group.class_, group.bits & ~moved) if moved else group
         for number in self._numbers_of(touched & like.selected):
             live.classes.pop(number, None)
+        known = {peer.text for peer in live.policy.peers}
         for peer in changed:
-            if peer.text in live.policy.entries:
+            if peer.text in known:
                 parts = _split(parts, peer.text, self._universe.bits(peer))
         parts.pop((), None)
         self._enter(live, {signature: bits for signature, bits in parts.items() if bits})
@@ -309,7 +315,11 @@ class LivePolicies:
             l7 = digest32(repr(verdict.l7))
             self.l7[l7] = verdict.l7
         proxy = 0 if verdict.l7 is None else int(_PROXIES.get(verdict.l7.redirect, Proxy.OTHER))
-        return VerdictValue(_action(verdict), int(verdict.auth or 0), proxy, self._rule(verdict.rule), l7)
+        value = VerdictValue(_action(verdict), int(verdict.auth or 0), proxy, self._rule(verdict.rule), l7)
+        would = verdict.would
+        if would is None:
+            return value
+        return value._replace(audit_rule=self._rule(would.rule), audit_action=_action(would))
 
     def _rule(self, ref: RuleRef) -> int:
         number = self._rules.number(ref)
@@ -324,7 +334,15 @@ def _changed_peers(old: DirectionPolicy, new: DirectionPolicy) -> tuple[Peer, ..
     if (old.open, old.default) != (new.open, new.default) or old.entries.get(wild) != new.entries.get(wild):
         return None
     peers = {peer.text: peer for policy in (old, new) for peer in policy.peers}
-    return tuple(peer for text, peer in peers.items() if old.entries.get(text) != new.entries.get(text))
+    changed = {text: peer for text, peer in peers.items() if old.entries.get(text) != new.entries.get(text)}
+    if old.rehearsed is not None and new.rehearsed is not None:
+        would = _changed_peers(old.rehearsed, new.rehearsed)
+        if would is None:
+            return None
+        changed |= {peer.text: peer for peer in would}
+    elif old.rehearsed is not new.rehearsed:
+        return None
+    return tuple(changed.values())
 
 
 def _split(parts: dict[Signature, int], text: str, bits: int) -> dict[Signature, int]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from attrs import define
 
-from axoneme.core.datapath.layout import Struct, be16, u8, u16, u32
+from axoneme.core.datapath.layout import Struct, array, be16, u8, u16, u32
 from axoneme.core.datapath.maps import Map, MapKind, MapSpec
 from axoneme.plugins.policy.blocks import PORT_BITS, Block
 from axoneme.plugins.policy.tables import (
@@ -45,8 +45,17 @@ PORT = Struct(
 )
 VERDICT = Struct(
     "policy_verdict",
-    {"action": u8, "auth": u8, "proxy_port": u16, "rule": u32, "l7": u32, "pad": u32},
-    doc="action and authentication mode as numbered in tables.Action and model.Auth",
+    {
+        "action": u8,
+        "auth": u8,
+        "proxy_port": u16,
+        "rule": u32,
+        "l7": u32,
+        "audit_rule": u32,
+        "audit_action": u8,
+        "pad": array(u8, 3),
+    },
+    doc="action and authentication mode as numbered in tables.Action and model.Auth; the denial that is rehearsed",
 )
 
 
@@ -59,6 +68,10 @@ def specs(peers: int, verdicts: int) -> tuple[MapSpec, ...]:
         MapSpec("policy_peers", MapKind.HASH, PEER, u32, peers, doc="classes of identities"),
         MapSpec("policy_verdicts", MapKind.LPM_TRIE, PORT, VERDICT, verdicts, doc="decisions of classes"),
     )
+
+
+#: The fields of a verdict, in the order of `VerdictValue`.
+_FIELDS = ("action", "auth", "proxy_port", "rule", "l7", "audit_rule", "audit_action")
 
 
 @define
@@ -96,12 +109,14 @@ class PolicyMaps:
         keys, values = self.verdicts.items()
         names = ("class", "protocol", "prefixlen", "port")
         columns = zip(*(keys[name].tolist() for name in names), strict=True)
-        fields = ("action", "auth", "proxy_port", "rule", "l7")
-        rows = zip(*(values[name].tolist() for name in fields), strict=True)
+        rows = zip(*(values[name].tolist() for name in _FIELDS), strict=True)
         found: dict[int, dict[Block, VerdictValue]] = {}
-        for (class_, protocol, prefix, port), (action, *rest) in zip(columns, rows, strict=True):
+        for (class_, protocol, prefix, port), (action, *rest, audit) in zip(columns, rows, strict=True):
             block = (protocol, max(0, prefix - PROTOCOL_BITS), port)
-            found.setdefault(class_, {})[block] = VerdictValue(Action(action), *rest)
+            value = VerdictValue(Action(action), *rest)
+            if audit:
+                value = value._replace(audit_action=Action(audit))
+            found.setdefault(class_, {})[block] = value
         return dict(found)
 
     def add_verdicts(self, classes: Mapping[int, Rows]) -> None:
@@ -135,27 +150,27 @@ class PolicyMaps:
 def _verdict_keys(classes: Mapping[int, Collection[Block]]) -> np.ndarray[Any, Any]:
     blocks = np.array([block for rows in classes.values() for block in rows], np.uint32).reshape(-1, 3)
     protocol, bits, port = blocks.T
-    array = np.zeros(len(blocks), PORT.dtype)
-    array["prefixlen"] = np.where(protocol, PROTOCOL_BITS + bits, CLASS_BITS)
-    array["class"] = _repeated(classes, len(blocks))
-    array["protocol"] = protocol
-    array["port"] = port
-    return array
+    table = np.zeros(len(blocks), PORT.dtype)
+    table["prefixlen"] = np.where(protocol, PROTOCOL_BITS + bits, CLASS_BITS)
+    table["class"] = _repeated(classes, len(blocks))
+    table["protocol"] = protocol
+    table["port"] = port
+    return table
 
 
 def _verdict_values(values: Collection[VerdictValue]) -> np.ndarray[Any, Any]:
-    array = np.zeros(len(values), VERDICT.dtype)
-    columns = np.array(values, np.uint32).reshape(-1, 5).T
-    for name, column in zip(("action", "auth", "proxy_port", "rule", "l7"), columns, strict=True):
-        array[name] = column
-    return array
+    table = np.zeros(len(values), VERDICT.dtype)
+    columns = np.array(values, np.uint32).reshape(-1, len(_FIELDS)).T
+    for name, column in zip(_FIELDS, columns, strict=True):
+        table[name] = column
+    return table
 
 
 def _peer_keys(policies: Mapping[int, Collection[int]]) -> np.ndarray[Any, Any]:
-    array = np.zeros(sum(map(len, policies.values())), PEER.dtype)
-    array["policy"] = _repeated(policies, len(array))
-    array["identity"] = np.fromiter(chain.from_iterable(policies.values()), np.uint32, len(array))
-    return array
+    table = np.zeros(sum(map(len, policies.values())), PEER.dtype)
+    table["policy"] = _repeated(policies, len(table))
+    table["identity"] = np.fromiter(chain.from_iterable(policies.values()), np.uint32, len(table))
+    return table
 
 
 def _repeated(groups: Mapping[int, Collection[Any]], total: int) -> np.ndarray[Any, Any]:

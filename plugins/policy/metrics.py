@@ -59,6 +59,13 @@ def metrics(context: PluginContext) -> Iterable[Metric]:
         _gauge("axoneme_policy_update_seconds", "duration of the last update", lambda: source.last_duration),
         _gauge("axoneme_policy_last_write_timestamp_seconds", "when the decision tables were written last", lambda: source.last_write),
         Metric(
+            name="axoneme_policy_audited_total",
+            type=MetricType.COUNTER,
+            help="connections that pass only because a policy is rehearsed",
+            read=lambda: audited(context),
+            labels=("direction",),
+        ),
+        Metric(
             name="axoneme_policy_updates_total",
             type=MetricType.COUNTER,
             help="updates that changed the decision tables",
@@ -71,6 +78,18 @@ def metrics(context: PluginContext) -> Iterable[Metric]:
             read=lambda: source.writes,
         ),
     ]  # fmt: skip
+
+
+def audited(context: PluginContext) -> Mapping[tuple[str, ...], float]:
+    """By the direction in which their first packet was seen."""
+    from axoneme.core.datapath.reasons import AUDITED
+
+    counters = context.map("counters")
+    found: dict[tuple[str, ...], float] = {}
+    for number, direction in enumerate(("ingress", "egress")):
+        value = counters.lookup(2 * AUDITED + number)
+        found[direction,] = float(value["packets"].sum()) if value is not None else 0.0
+    return found
 
 
 def _gauge(name: str, text: str, read: Callable[[], float]) -> Metric:

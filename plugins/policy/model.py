@@ -253,13 +253,17 @@ class Spec:
 
 @frozen
 class Policy:
-    """One policy object, whatever its kind."""
+    """One policy object, whatever its kind.
+
+    :param audit: it is only rehearsed.
+    """
 
     kind: str
     namespace: str
     name: str
     specs: tuple[Spec, ...]
     where: Where | None = field(default=None, eq=False)
+    audit: bool = False
 
     @property
     def key(self) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from axoneme.plugins.policy import peers
 from axoneme.plugins.policy.fields import Field, Locate, nowhere
-from axoneme.plugins.policy.language import envelope
+from axoneme.plugins.policy.language import envelope, is_audited
 from axoneme.plugins.policy.model import (
     NAMESPACE_KEY,
     NAMESPACE_LABELS_PREFIX,
@@ -52,7 +52,7 @@ def parse_network_policy(value: Any, locate: Locate = nowhere, scope: Scope | No
         _direction(fields, Direction.EGRESS, namespace, "Egress" in types),
         _direction(fields, Direction.INGRESS, namespace, "Ingress" in types or "Egress" not in types),
     )
-    return Policy("NetworkPolicy", namespace, name, (spec,), locate(()))
+    return Policy("NetworkPolicy", namespace, name, (spec,), locate(()), audit=is_audited(root))
 
 
 def _policy_types(fields: dict[str, Field]) -> set[str]:

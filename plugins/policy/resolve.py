@@ -116,7 +116,7 @@ def _allowed(chosen: _Candidate) -> Verdict:
     return Verdict(True, source.rules[0], auth, source.l7)
 
 
-def _inside_order(block: Block) -> tuple[int, int, int]:
+def inside_order(block: Block) -> tuple[int, int, int]:
     """What sorts a block right before the blocks inside it."""
     protocol, bits, port = block
     return (protocol, port, bits)
@@ -162,8 +162,8 @@ class Resolver:
 
     def __attrs_post_init__(self) -> None:
         self._allows, self._denies = _layers(self.policy.entries.get(WILDCARD.text, ()))
-        self._blocks = sorted({EVERYTHING, *self._allows, *self._denies}, key=_inside_order)
-        self._order = [_inside_order(block) for block in self._blocks]
+        self._blocks = sorted({EVERYTHING, *self._allows, *self._denies}, key=inside_order)
+        self._order = [inside_order(block) for block in self._blocks]
         self._states, self._around = [], []
         nothing = _State(None, None, None, Verdict(self.policy.open, self.policy.default, default=True))
         decided: dict[Block, Verdict] = {}
@@ -228,7 +228,7 @@ class Resolver:
             if verdict is not old and verdict != old:
                 found[block] = verdict
             nesting.append((block, state))
-        return Difference(found, spans, [_packed(block, verdict) for block, verdict in found.items()])
+        return Difference(found, spans, [packed_row(block, verdict) for block, verdict in found.items()])
 
     def _resolve_one(self, block: Block, entry: Entry) -> Difference:
         """The usual case: one entry, and nothing of the wildcard's inside its block."""
@@ -241,14 +241,14 @@ class Resolver:
             verdict = _allowed(_choose(_step(None, entry, block), outer.wild))
         if verdict is outer.verdict or verdict == outer.verdict:
             return Difference({}, [span(block)], [])
-        return Difference({block: verdict}, [span(block)], [_packed(block, verdict)])
+        return Difference({block: verdict}, [span(block)], [packed_row(block, verdict)])
 
     def _touched(self, own: set[Block]) -> list[Block]:
         """The blocks whose verdict an entry of these blocks has a say in, each before those inside it."""
         if len(self._blocks) > 1:
             for block in tuple(own):
                 own.update(self._inside(block))
-        return sorted(own, key=_inside_order) if len(own) > 1 else list(own)
+        return sorted(own, key=inside_order) if len(own) > 1 else list(own)
 
     def _inside(self, block: Block) -> list[Block]:
         """The wildcard's blocks inside this one."""
@@ -263,7 +263,7 @@ class Resolver:
         """What the wildcard's entries come to right around a block."""
         if block == EVERYTHING:
             return self._nothing
-        at = bisect_left(self._order, _inside_order(block)) - 1
+        at = bisect_left(self._order, inside_order(block)) - 1
         while not covers(self._blocks[at], block):
             at = self._around[at]
         return self._states[at]
@@ -294,7 +294,7 @@ def patched(decisions: Mapping[Block, T], changes: Mapping[Block, T | None]) -> 
 
 def digest(decisions: Decisions) -> bytes:
     """16 bytes that stand for the decisions of a class."""
-    return digest_of(b"", [_packed(block, verdict) for block, verdict in decisions.items()])
+    return digest_of(b"", [packed_row(block, verdict) for block, verdict in decisions.items()])
 
 
 def digest_of(base: bytes, rows: list[bytes]) -> bytes:
@@ -302,7 +302,7 @@ def digest_of(base: bytes, rows: list[bytes]) -> bytes:
     return hashlib.blake2b(base + b"".join(sorted(rows)), digest_size=16, person=b"class").digest()
 
 
-def _packed(block: Block, verdict: Verdict | None) -> bytes:
+def packed_row(block: Block, verdict: Verdict | None) -> bytes:
     return packed(block) + (verdict.digest if verdict else b"")
 
 

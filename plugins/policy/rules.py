@@ -43,6 +43,7 @@ REASONS = {
     "enforcement-always": "default deny, because enforcement is 'always'",
     "init": "default deny, because the workload has no identity yet",
     "allow-localhost": "the host may reach its own workloads",
+    "audit": "policies are rehearsed, and enforced by nobody",
     "no-room": "the kernel's tables have no room for what the policies say of this traffic",
     "unresolvable": "the workload's policies contradict each other",
 }

@@ -47,7 +47,8 @@ def packed(block: Block) -> bytes:
 def _verdict_digest(verdict: Verdict) -> bytes:
     auth = -1 if verdict.auth is None else int(verdict.auth)
     l7 = "" if verdict.l7 is None else repr(verdict.l7)
-    return hashed(f"{verdict.allow:d}{verdict.default:d}{auth}{verdict.rule.key}\0{l7}")
+    would = "" if verdict.would is None else verdict.would.digest.hex()
+    return hashed(f"{verdict.allow:d}{verdict.default:d}{auth}{verdict.rule.key}\0{l7}\0{would}")
 
 
 @frozen
@@ -57,6 +58,7 @@ class Verdict:
     :param auth: the mode to be met; `DISABLED` only if a rule says so.
     :param rule: the rule that decided.
     :param default: no rule spoke of the traffic.
+    :param would: the denial that would take its place if the rehearsed policies were enforced; see audit.py.
     :ivar digest: 16 bytes that stand for the content.
     """
 
@@ -65,6 +67,7 @@ class Verdict:
     auth: Auth | None = None
     l7: L7 | None = None
     default: bool = False
+    would: Verdict | None = None
     digest: bytes = derived(_verdict_digest)
 
 

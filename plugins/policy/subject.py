@@ -18,12 +18,18 @@ class Enforcement(enum.StrEnum):
 
 @frozen
 class Settings:
-    """What of the agent's configuration decides verdicts."""
+    """What of the agent's configuration decides verdicts.
+
+    :param audit: all policies are only rehearsed, and so are the default denies that come from no policy.
+    :param audit_namespaces: the policies of these namespaces are only rehearsed.
+    """
 
     enforcement: Enforcement = Enforcement.DEFAULT
     allow_localhost: bool = True
     host_firewall: bool = False
     non_default_deny: bool = True
+    audit: bool = False
+    audit_namespaces: frozenset[str] = frozenset()
 
 
 #: A workload's or the cluster's named ports: (name, protocol) to the numbers it stands for.

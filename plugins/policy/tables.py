@@ -26,6 +26,9 @@ class Flag(enum.IntFlag):
     COMPUTED = 1
     EGRESS_ENFORCED = 2
     INGRESS_ENFORCED = 4
+    #: Asked although not enforced, because some policy is rehearsed.
+    EGRESS_AUDITED = 8
+    INGRESS_AUDITED = 16
 
 
 class Action(enum.IntEnum):
@@ -68,6 +71,8 @@ class VerdictValue(NamedTuple):
     :ivar auth: a mode of `model.Auth`; 0 is none.
     :ivar proxy_port: the number of the proxy that a redirect needs (`axoneme.core.datapath.proxies.Proxy`), else 0.
     :ivar l7: the number of the layer 7 rules that a proxy is to enforce, 0 for none.
+    :ivar audit_rule: the rule that would deny what passes, if the rehearsed policies were enforced; 0 for none. Which of the
+        two denials it would be is the `audit_action`.
     """
 
     action: Action
@@ -75,6 +80,8 @@ class VerdictValue(NamedTuple):
     proxy_port: int = 0
     rule: int = 0
     l7: int = 0
+    audit_rule: int = 0
+    audit_action: Action = Action.DENY
 
 
 #: The verdicts of a class. Never changed once it is in a table; the longest block that holds a port decides.

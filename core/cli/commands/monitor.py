@@ -58,6 +58,8 @@ def _label(side: dict[str, Any]) -> str:
 
 def _detail(event: dict[str, Any]) -> str:
     parts = [event["reason_text"]] if "reason_text" in event else []
+    if event.get("verdict") == "audited":
+        parts = ["passes as rehearsed, else: " + ", ".join(parts)]
     parts += [
         f"{way} by {event[f'{way}_rule']['text']}" for way in ("egress", "ingress") if f"{way}_rule" in event
     ]

@@ -11,7 +11,7 @@ import attrs
 import numpy as np
 from attrs import field, frozen
 
-from axoneme.core.datapath.abi import EventType
+from axoneme.core.datapath.abi import EventFlag, EventType
 from axoneme.core.events.rules import Rule
 from axoneme.core.events.store.codec import DamagedError, Records, packed, unpacked
 from axoneme.core.events.store.frames import Frame, FrameKind
@@ -68,7 +68,8 @@ def mentioned(records: Records, known: Names) -> Names:
         rows = getattr(known, kind)
         numbers = np.unique(np.concatenate([records[column] for column in columns])).tolist()
         found[kind] = {number: row for number in numbers if (row := rows.get(number)) is not None}
-    drops = records["reason"][records["type"] == EventType.DROP]
+    told = (records["type"] == EventType.DROP) | ((records["flags"] & EventFlag.AUDITED) != 0)
+    drops = records["reason"][told]
     for number in np.unique(drops).tolist():
         if (reason := known.reasons.get(number)) is not None:
             found["reasons"][number] = reason

@@ -194,7 +194,7 @@ def _relevant(records: Records) -> Records:
     # Only a first packet of ICMP is known by its type.
     passed = (kind == EventType.NEW) | (~icmp & np.isin(kind, (EventType.CLOSE, EventType.UPDATE)))
     chosen: Records = records[drops | passed].copy()
-    backwards = (chosen["type"] == EventType.CLOSE) & (chosen["reply"] != 0)
+    backwards = np.isin(chosen["type"], (EventType.CLOSE, EventType.UPDATE)) & (chosen["reply"] != 0)
     for one, other in (
         ("saddr", "daddr"), ("sport", "dport"), ("source_endpoint", "destination_endpoint"),
         ("source_identity", "destination_identity"),

@@ -8,17 +8,31 @@
  */
 
 #define SUBJECT_COMPUTED 1
-#define SUBJECT_EGRESS 2
-#define SUBJECT_INGRESS 4
+#define SUBJECT_EGRESS (2 | 8)   /* enforced, or rehearsed */
+#define SUBJECT_INGRESS (4 | 16)
 
 #define ACTION_DENY 0
 #define ACTION_ALLOW 1
 #define ACTION_REDIRECT 2
 #define ACTION_DENY_EXPLICIT 3
 
+/* It passes, but only because somebody's policy is rehearsed. */
+INLINE void LOCAL(audit)(struct F(packet) *p, const struct policy_verdict *verdict, bool egress)
+{
+	u32 index = 0;
+	struct audit *would = audits_lookup(&index);
+
+	if (!would)
+		return;
+	would->rule = verdict->audit_rule;
+	would->reason = verdict->audit_action == ACTION_DENY_EXPLICIT ? REASON_POLICY_DENY : REASON_POLICY_DENIED;
+	would->egress = egress;
+	p->audited = true;
+}
+
 /* One direction of one workload. The rule that decided is left in `rule`, whatever it decided; in `l7`
  * what a proxy has to enforce. */
-INLINE int LOCAL(ask)(struct F(packet) *p, u32 policy, u32 peer, u32 *rule, u32 *l7)
+INLINE int LOCAL(ask)(struct F(packet) *p, u32 policy, u32 peer, u32 *rule, u32 *l7, bool egress)
 {
 	struct policy_peer who = {.policy = policy, .identity = peer};
 	struct policy_port what = {};
@@ -48,6 +62,8 @@ INLINE int LOCAL(ask)(struct F(packet) *p, u32 policy, u32 peer, u32 *rule, u32 
 	default:
 		return DROP(REASON_POLICY_DENIED);
 	}
+	if (unlikely(verdict->audit_rule && !p->audited)) /* the first denial would have been the last */
+		LOCAL(audit)(p, verdict, egress);
 	if (verdict->auth > AUTH_DISABLED) {
 		p->owed |= OWED_AUTH;
 		if (verdict->auth > p->auth)
@@ -68,7 +84,7 @@ STAGE(decide)
 		if (!subject || !(subject->flags & SUBJECT_COMPUTED))
 			return DROP(REASON_DROP_EP_NOT_READY);
 		if (subject->flags & SUBJECT_EGRESS) {
-			verdict = LOCAL(ask)(p, subject->egress, p->server_identity, &p->egress_rule, &p->egress_l7);
+			verdict = LOCAL(ask)(p, subject->egress, p->server_identity, &p->egress_rule, &p->egress_l7, true);
 			if (verdict)
 				return verdict;
 		}
@@ -79,7 +95,7 @@ STAGE(decide)
 		if (!subject || !(subject->flags & SUBJECT_COMPUTED))
 			return DROP(REASON_DROP_EP_NOT_READY);
 		if (subject->flags & SUBJECT_INGRESS)
-			return LOCAL(ask)(p, subject->ingress, p->client_identity, &p->ingress_rule, &p->ingress_l7);
+			return LOCAL(ask)(p, subject->ingress, p->client_identity, &p->ingress_rule, &p->ingress_l7, false);
 	}
 	return NEXT;
 }

@@ -151,6 +151,8 @@ def test_a_line_of_the_monitor() -> None:
         "12:00:00.123Z close TCP    default/web (10.0.0.1:4000) -> reserved:world ([fd00::1]:80)  "
         "egress by shop/web spec.egress[0]; 5+4 packets, 500+400 bytes"
     )
+    audited = event | {"type": "new", "verdict": "audited", "reason_text": "Policy denied"}
+    assert "passes as rehearsed, else: Policy denied; egress by shop/web" in line(audited)
     assert "3 events" in line({"type": "lost", "count": 3})
 
 

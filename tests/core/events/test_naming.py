@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 import numpy as np
 import pytest
 
-from axoneme.core.datapath.abi import EVENT, TICK_SHIFT, AttachPoint, EventType, NextHop
+from axoneme.core.datapath.abi import EVENT, TICK_SHIFT, AttachPoint, EventFlag, EventType, NextHop
 from axoneme.core.datapath.reasons import BY_NUMBER
 from axoneme.core.events.naming import Namer, address_text
 from axoneme.core.events.rules import RULES, Rule
@@ -46,6 +46,21 @@ def event(**fields: object) -> np.void:
     for name, value in fields.items():
         row[name] = value
     return row[0]
+
+
+def test_what_passes_as_rehearsed_has_the_reason_of_the_drop_that_it_is_not(state: State) -> None:
+    named = Namer(state, BY_NUMBER).name(
+        event(
+            type=EventType.NEW,
+            flags=EventFlag.AUDITED,
+            reason=133,
+            protocol=6,
+            ingress_rule=99,
+            next_hop=NextHop.LOCAL,
+        )
+    )
+    assert (named["type"], named["verdict"], named["next_hop"]) == ("new", "audited", "local")
+    assert (named["reason"], named["ingress_rule"]["policy"]) == ("POLICY_DENIED", "production/only-web")
 
 
 def test_a_drop_names_workload_rule_and_reason(state: State) -> None:

@@ -113,6 +113,8 @@ async def test_verdicts_of_policies_are_flows_of_their_own() -> None:
     audited, trace = (await world.flows())[6:]
     assert (audited.verdict, trace.verdict) == (4, 1)
     assert [p.name for p in audited.ingress_denied_by] == ["closed"]
+    world.observer.take(record(flags=EventFlag.AUDITED, reason=133, egress_rule=9, ingress_rule=8))
+    assert [flow.verdict for flow in (await world.flows())[8:]] == [1, 4, 1]
 
 
 async def test_what_goes_to_a_proxy_was_redirected() -> None:
