@@ -57,6 +57,7 @@ class Server:
         self._hosts.write_text("")
         self._process: subprocess.Popen[bytes] | None = None
         self._fixed: list[str] = []
+        self.hosts: Mapping[str, Sequence[str]] = {}
 
     def start(self, *options: str) -> None:
         self._fixed = list(options)
@@ -87,6 +88,7 @@ class Server:
 
     def set(self, hosts: Mapping[str, Sequence[str]]) -> None:
         """From now on names have these addresses."""
+        self.hosts = hosts
         self._hosts.write_text("".join(f"{one} {name}\n" for name, found in hosts.items() for one in found))
         if self._process is not None:
             self.stop()

@@ -139,6 +139,27 @@ def test_a_policy_finds_names_that_were_asked_for_before_it(there: Place) -> Non
     there.node.until(lambda: not there.reaches("198.18.2.9"), "the name is not selected any more")
 
 
+def test_a_name_opens_no_way_to_workloads_or_the_host(there: Place) -> None:
+    """Whoever has a name in his hand may let it point anywhere; it is the world that toFQDNs opens."""
+    host = there.node.call("ipcache.list")
+    own = next(row["prefix"] for row in host if row["identity"] == 1 and "." in row["prefix"]).removesuffix(
+        "/32"
+    )
+    there.owned.serve_tcp(there.names.netns, 80)
+    there.owned.serve_tcp(there.node.netns, 80)
+    there.server.set(
+        {**there.server.hosts, "evil.ok.test": [there.names.ipv4, own, "127.0.0.1", "198.18.2.8"]}
+    )
+    found = there.addresses("evil.ok.test")
+    assert {there.names.ipv4, own, "198.18.2.8"} <= set(found)
+    there.connect("198.18.2.8", timeout=0.8).close()
+    assert not there.reaches(there.names.ipv4)
+    assert not there.reaches(own)
+    assert there.node.metric("proxy_datapath_update_timeout_total") == 0, (
+        "what is not the world's is not waited for"
+    )
+
+
 def test_what_is_no_question(there: Place) -> None:
     from axoneme.core.testing.namespaces import ask
 
