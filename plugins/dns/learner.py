@@ -28,7 +28,7 @@ from axoneme.core.workloads.endpoints import (
 )
 from axoneme.core.workloads.ipcache import host_prefix
 from axoneme.core.workloads.names import DNS_NAMES, FQDN_SELECTORS, DnsName, FqdnSelector, name_matches
-from axoneme.plugins.dns.cache import NameCache, Pair
+from axoneme.plugins.dns.cache import Entry, NameCache, Pair
 from axoneme.plugins.dns.journal import Journal
 
 log = logs.get(__name__)
@@ -104,7 +104,16 @@ class Learner:
 
     def expire(self, grace: float) -> None:
         """Forgets what is over, unless somebody still talks to the address."""
+        self._adopt()
         self._forget(self._cache.expire(time.time(), grace, self._alive))
+
+    def _adopt(self) -> None:
+        """During a reload, the service before this one still learns: what it entered is over some day, too."""
+        if len(self._names) == len(self._cache):
+            return
+        for row in self._names:
+            if self._cache.get(row.name, row.address) is None:
+                self._cache.restore(row.name, row.address, Entry(0, time.time()))
 
     def _forget(self, pairs: Iterable[Pair]) -> None:
         pairs = list(pairs)
