@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
 import ssl
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from axoneme.core import logs
 from axoneme.core.errors import AxonemeError, ConfigError, Where
 from axoneme.core.http.settings import ListenAddress, TlsSettings
+from axoneme.core.net import ports
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -57,6 +59,10 @@ class HttpServer:
         self.address = address
         self.port = 0
         self._make = make
+        # The same for the server that replaces this one when the configuration changes.
+        self._owner = (
+            f"{getattr(make, '__module__', '')}.{getattr(make, '__qualname__', type(make).__name__)}"
+        )
         self._tls = tls or TlsSettings()
         self._any_host = not address.loopback if any_host is None else any_host
         self._connections = connections
@@ -86,33 +92,20 @@ class HttpServer:
 
     async def _listen(self, runner: web.AppRunner, ready: Callable[[], None]) -> None:
         certificates = Certificates(self._tls) if self._tls.certificate else None
-        try:
-            server = await asyncio.get_running_loop().create_server(
-                lambda: self._accept(runner, certificates),
-                sock=self._socket(),
-                ssl=certificates.context if certificates else None,
-            )
-        except OSError as error:
-            raise self._refused(error) from error
-        async with server:
-            self.port = server.sockets[0].getsockname()[1]
-            ready()
-            await server.serve_forever()
-
-    def _socket(self) -> socket.socket:
-        family = socket.AF_INET6 if ":" in self.address.host else socket.AF_INET
-        listening = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                # `::` is everybody, IPv4 as well.
-                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, self.address.host != "::")
-            listening.bind((self.address.host, self.address.port))
-            listening.listen(128)
-        except OSError as error:
-            listening.close()
-            raise self._refused(error) from error
-        return listening
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(ports.held(self._owner, self.address.host, self.address.port))
+                server = await asyncio.get_running_loop().create_server(
+                    lambda: self._accept(runner, certificates),
+                    sock=ports.bind(self.address.host, self.address.port),
+                    ssl=certificates.context if certificates else None,
+                )
+            except OSError as error:
+                raise self._refused(error) from error
+            async with server:
+                self.port = server.sockets[0].getsockname()[1]
+                ready()
+                await server.serve_forever()
 
     def _refused(self, error: OSError) -> AxonemeError:
         reason = error.strerror or str(error)

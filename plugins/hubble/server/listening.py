@@ -16,6 +16,7 @@ from attrs import field, frozen
 
 from axoneme.core import logs
 from axoneme.core.errors import AxonemeError, ConfigError, Where
+from axoneme.core.net import ports
 from axoneme.plugins.hubble.server import handover
 from axoneme.plugins.hubble.server.config import ServerTls, split
 from axoneme.plugins.hubble.server.tls import Certificates, TlsListener
@@ -35,7 +36,7 @@ _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_REQUEST),
     ("grpc.max_metadata_size", 16 << 10),
     ("grpc.max_concurrent_streams", 256),  # of one connection
-    ("grpc.so_reuseport", 1),  # see handover.py
+    ("grpc.so_reuseport", 1),  # see core/net/ports.py
     # Clients that are gone are noticed; those that ping, as relays do, are not taken for a nuisance.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
@@ -147,22 +148,32 @@ class GrpcServer:
         host, port = split(self._place.listen)
         if self.certificates is not None:
             self.certificates.context()
-        handover.take_port(host, port)
-        self._closing.callback(handover.release_port, port)
+        try:
+            self._closing.enter_context(ports.held(",".join(self._names), host, port))
+        except OSError as error:
+            raise self._refused(error.strerror or str(error)) from None
         if self.certificates is None:
             shown = f"[{host or '::'}]" if ":" in (host or "::") else host
             try:
                 self.port = self._server.add_insecure_port(f"{shown}:{port}")
             except RuntimeError as error:
-                raise AxonemeError(f"cannot listen on {self._place.listen}: {error}") from error
+                raise self._refused(str(error)) from error
             return
         folder = Path(tempfile.mkdtemp(prefix="axoneme-hubble-"))
         self._closing.callback(shutil.rmtree, folder, ignore_errors=True)
-        listener = handover.bind(host, port)
+        try:
+            listener = ports.bind(host, port)
+        except OSError as error:
+            raise self._refused(error.strerror or str(error)) from None
         self._closing.callback(listener.close)
         self.port = listener.getsockname()[1]
         self._server.add_insecure_port(f"unix:{folder / 'grpc.sock'}")
         self._tls = TlsListener(listener, self.certificates, folder / "grpc.sock")
+
+    def _refused(self, reason: str) -> AxonemeError:
+        return AxonemeError(
+            f"cannot listen on {self._place.listen}: {reason}", hint="choose another address or port"
+        )
 
 
 def _group_id(name: str) -> int:

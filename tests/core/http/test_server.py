@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import http.client
 import re
+import socket
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
@@ -153,10 +154,11 @@ async def test_who_asks_for_nothing_is_sent_away(monkeypatch: pytest.MonkeyPatch
 
 
 async def test_an_address_in_use_is_explained() -> None:
-    async with serving() as served:
-        with pytest.raises(AxonemeError, match=r"cannot listen on 127.0.0.1:\d+: Address already in use"):
-            async with serving(f"127.0.0.1:{served.port}"):
-                pass
+    taken = socket.create_server(("127.0.0.1", 0))
+    refused = pytest.raises(AxonemeError, match=r"cannot listen on 127.0.0.1:\d+: Address already in use")
+    with taken, refused:
+        async with serving(f"127.0.0.1:{taken.getsockname()[1]}"):
+            pass
 
 
 def certificate(folder: Path, name: str) -> TlsSettings:
