@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scenes import kit, service, slices, until
+from lb_scenes import kit, service, slices, until
 
 from axoneme.core.api.wire import NotFoundError, RequestError
 from axoneme.core.testing.agent import AgentKit, FakePlatform

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scenes import until
+from lb_scenes import until
 
 from axoneme.core.datapath import abi
 from axoneme.core.datapath.abi import TUPLE

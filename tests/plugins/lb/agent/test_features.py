@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from scenes import service, slices
+from lb_scenes import service, slices
 from world import NODE_ADDRESSES, PORT, World, world_of
 
 from axoneme.core.testing.namespaces import within

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator
 
 import pytest
-from scenes import service, slices
+from lb_scenes import service, slices
 from world import World, world_of
 
 from axoneme.core.testing.traffic import Flow, Kind, Traffic, mesh

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from scenes import service
+from lb_scenes import service
 from world import World, world_of
 
 from axoneme.core.net import namespaces
