@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -34,6 +34,8 @@ from attrs import field, frozen
 
 from axoneme.core.api.client import Client
 from axoneme.core.datapath.bpffs import STANDARD as BPFFS
+from axoneme.core.datapath.placement import cgroup_root
+from axoneme.core.errors import KernelError
 from axoneme.core.net import namespaces
 from axoneme.core.testing.datapath import program_cache
 from axoneme.core.testing.namespaces import Namespaces, unique
@@ -80,6 +82,7 @@ class Node:
         self.name = name or unique("node")
         self.folder = Path(tempfile.mkdtemp(prefix=f"axoneme-{self.name}-"))
         self.bpffs = BPFFS / f"axoneme-test-{self.name}"
+        self.cgroup = self._cgroup()
         self.config = self.folder / "config.yaml"
         self.resources = self.folder / "resources"
         self.log = self.folder / "log"
@@ -120,6 +123,8 @@ class Node:
 
     def _prepare(self) -> None:
         self.resources.mkdir()
+        if self.cgroup:
+            self.cgroup.mkdir()
         (self.folder / "site").mkdir()
         self._notices.bind(str(self.folder / "notify"))
         self.netns = self._owned.enter_context(Namespaces()).make("axh")
@@ -131,6 +136,7 @@ class Node:
             steps.callback(self._notices.close)
             steps.callback(self._owned.close)
             steps.callback(self._remove_pins)
+            steps.callback(self._remove_cgroup)
             steps.callback(self._remove_namespaces)
             steps.callback(self.kill9)
 
@@ -138,6 +144,20 @@ class Node:
         for name in namespaces.names():
             if name.startswith(f"axo-{self.name}-"):
                 namespaces.delete(name)
+
+    @property
+    def _sockets(self) -> dict[str, str]:
+        """Programs of sockets see those of this cgroup alone, and not every process of the machine."""
+        return {"cgroup": str(self.cgroup)} if self.cgroup else {}
+
+    def _cgroup(self) -> Path | None:
+        with suppress(KernelError):
+            return cgroup_root() / f"axoneme-test-{self.name}"
+        return None
+
+    def _remove_cgroup(self) -> None:
+        if self.cgroup and self.cgroup.exists():
+            self.cgroup.rmdir()
 
     def _remove_pins(self) -> None:
         if self.bpffs.exists():
@@ -174,6 +194,7 @@ class Node:
         self.values = {
             **values,
             "agent": {"watch_config": False, **self._own, **dict(values.get("agent", {}))},
+            "datapath": {**self._sockets, **dict(values.get("datapath", {}))},
         }
         new = self.config.with_suffix(".new")
         new.write_text(yaml.safe_dump(self.values))

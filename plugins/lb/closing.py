@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 log = logs.get(__name__)
 
-#: Bytes of the cookie in front of address and port in a key of `lb_sockets…`.
+#: Bytes of the cookie in front of address and port in a row of `lb_sockets…`.
 _COOKIE: Final = 8
 
 
@@ -66,14 +66,15 @@ class Closer:
             if places:
                 table = self._context.map(f"lb_sockets{family}")
                 with table.held():
-                    found |= _sockets_of(places, table.items()[0])
+                    found |= _sockets_of(places, table.items()[1])
         return found
 
 
-def _sockets_of(places: set[bytes], keys: np.ndarray[Any, Any]) -> set[int]:
+def _sockets_of(places: set[bytes], notes: np.ndarray[Any, Any]) -> set[int]:
     """Cookies of the rows of `lb_sockets…` with one of these addresses and ports, packed."""
     size = len(next(iter(places)))
-    rows = zip(keys["cookie"].tolist(), split(keys), strict=True)
+    notes = notes[notes["cookie"] != 0]
+    rows = zip(notes["cookie"].tolist(), split(notes), strict=True)
     return {cookie for cookie, row in rows if row[_COOKIE : _COOKIE + size] in places}
 
 

@@ -64,6 +64,13 @@ class LbConfig:
         IPv4Address("169.254.42.1"), help="whom a workload sees that reaches itself through a service"
     )
     loopback_ipv6: IPv6Address = setting(IPv6Address("fd00:169:254:42::1"), help="the same for IPv6")
+    at_sockets: bool = setting(True, help="translate at sockets; false: at packets alone")
+    socket_events: int = setting(
+        64,
+        help="of so many translations at sockets one is told of, a power of two; 0: none",
+        minimum=0,
+        maximum=1 << 16,
+    )
     hash_seed: int = setting(
         0x7A6F6E65, help="of Maglev's choice; the same on all nodes", minimum=0, maximum=0xFFFFFFFF
     )

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import enum
 import ipaddress
+import os
+import re
 from collections.abc import Iterable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +50,44 @@ def stages(config: LbConfig) -> Iterator[Stage]:
         maps=(*_CHOICE, "lb_skips", *_of_families(_PER_FAMILY)),
         defines=_numbers() | _loopback(config) | {"HASH_SEED": config.hash_seed},
     )
+    if config.at_sockets:
+        yield from _socket_stages(config)
+
+
+#: Hooks of sockets: whether the address goes from service to backend or back, and whether the socket has one peer.
+_HOOKS = {
+    "connect": (True, True),
+    "sendmsg": (True, False),
+    "recvmsg": (False, False),
+    "getpeername": (False, True),
+}
+
+
+def _socket_stages(config: LbConfig) -> Iterator[Stage]:
+    families = (4, 6)
+    for (hook, (forward, connects)), family in product(_HOOKS.items(), families):
+        spoken = (4,) if family == 4 else families
+        yield Stage(
+            name=f"{hook}{family}",
+            source=_socket_text(spoken).replace("STAGE(exchange)", f"STAGE({hook}{family})"),
+            attach=(f"sock_{hook}{family}",),
+            phase=Phase.TRANSLATE,
+            runs=Runs.EVERY,
+            defines=_numbers() | {
+                "FORWARD": int(forward), "CONNECTS": int(connects), "SOCKET_FAMILY": family,
+                "HAS_RETVAL": int(_kernel() >= (5, 18)), "SOCKET_EVENTS": config.socket_events, "SOCKET_PLACES": config.sizes.socket_places,
+            },
+        )  # fmt: skip
+
+
+def _socket_text(families: Iterable[int]) -> str:
+    each = (f"#undef FAMILY\n#define FAMILY {family}\n{_text('choose.h', 'socket.h')}" for family in families)
+    return "\n".join([_text("sockets.h"), *each, _text("exchange.c")])
+
+
+def _kernel() -> tuple[int, int]:
+    major, minor = os.uname().release.split(".")[:2]
+    return int(major), int(re.match(r"\d*", minor)[0] or 0)  # type: ignore[index]
 
 
 def _of_families(names: Iterable[str]) -> Iterator[str]:

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Services at the socket, once per family: there and back. What the application called is written into the call's address,
+ * which is the kernel's own copy, and what it is to be told again is remembered by socket and backend.
+ */
+
+INLINE bool F(lb_is_excepted)(struct bpf_sock_addr *ctx, const struct lb_service *service)
+{
+	struct lb_skip key = {};
+
+	key.endpoint = lb_endpoint(ctx);
+	key.service = service->number;
+	return key.endpoint && lb_skips_lookup(&key);
+}
+
+INLINE u32 F(lb_choose)(struct bpf_sock_addr *ctx, const struct lb_service *service)
+{
+	u32 random = bpf_get_prandom_u32(); /* there is no connection yet that could be hashed */
+	struct lb_client client = {};
+	u64 cookie;
+
+	if (!service->affinity)
+		return F(lb_pick)(service, random);
+	cookie = lb_netns_cookie(ctx);
+	client.client[0] = cookie;
+	client.client[1] = cookie >> 32;
+	client.service = service->number;
+	client.kind = KIND_SOCKET;
+	return F(lb_pick_for)(service, &client, random);
+}
+
+/* Where a socket's note about a backend is. Cookies are consecutive, so that connections have places of their own in turn. */
+INLINE struct F(lb_socket) *F(lb_place)(u64 cookie, const struct F(address) *address, __be16 port, bool connected)
+{
+	u32 place = cookie;
+
+	if (!connected) /* one socket, any number of peers */
+		place += (address->a[FAMILY == 6 ? 3 : 0] ^ port) * 0x9e3779b1u >> 7;
+	place &= SOCKET_PLACES - 1;
+	return ON(lb_sockets, lookup)(&place);
+}
+
+#define IN_ORDER() asm volatile("" ::: "memory")
+
+/* Whom the socket's owner thinks that it talks to. The cookie says that the rest is whole: it goes first and comes last. */
+INLINE void F(lb_remember)(u64 cookie, const struct F(lb_backend) *backend, const struct F(lb_frontend) *frontend,
+			   u32 service, u32 number, bool connected)
+{
+	struct F(lb_socket) *note = F(lb_place)(cookie, &backend->address, backend->port, connected);
+
+	if (!note)
+		return;
+	note->cookie = 0;
+	IN_ORDER();
+	note->address = backend->address;
+	note->port = backend->port;
+	note->peer_address = frontend->address;
+	note->peer_port = frontend->port;
+	note->service = service;
+	note->backend = number;
+	IN_ORDER();
+	note->cookie = cookie;
+}
+
+#if SOCKET_EVENTS
+/* One of many: whoever watches wants to know that, not every time. The event is of what the call goes to. */
+INLINE void F(lb_tell)(struct bpf_sock_addr *ctx, const struct F(lb_backend) *backend, u32 service)
+{
+	struct event *e;
+
+	if (bpf_get_prandom_u32() & (SOCKET_EVENTS - 1))
+		return;
+	e = events_reserve(sizeof(struct event));
+	if (!e)
+		return;
+	__builtin_memset(e, 0, sizeof(*e));
+	e->time = bpf_ktime_get_ns();
+	e->type = EVENT_TRANSLATE;
+	e->family = FAMILY;
+	e->protocol = ctx->protocol;
+#if FAMILY == 4
+	e->saddr[2] = e->daddr[2] = be32(0xffff);
+	e->daddr[3] = backend->address.a[0];
+#else
+	__builtin_memcpy(e->daddr, &backend->address, 16);
+#endif
+	e->dport = backend->port;
+	e->source_endpoint = lb_endpoint(ctx);
+	e->created = e->time >> TICK_SHIFT;
+	e->service = service;
+	events_submit(e, BPF_RB_NO_WAKEUP);
+}
+#else
+#define lb_tell4(ctx, backend, service)
+#define lb_tell6(ctx, backend, service)
+#endif
+
+/* From a service's address to one of its backends'. Returns UNTOUCHED, EXCHANGED, or the verdict of a call that fails. */
+INLINE int F(lb_forward)(struct bpf_sock_addr *ctx, struct F(address) *address, __be16 *port, bool connects)
+{
+	struct F(lb_frontend) frontend = {};
+	struct F(lb_backend) *backend;
+	struct lb_service *service;
+	u32 number;
+
+	frontend.address = *address;
+	frontend.port = *port;
+	frontend.protocol = ctx->protocol;
+	frontend.scope = SCOPE_INTERNAL;
+	service = ON(lb_services, lookup)(&frontend);
+	if (!service)
+		return UNTOUCHED;
+	/* Datagrams of a connected socket pass no hook again, so that nothing could move them when their backend goes. Those
+	 * of workloads pass `translate`, which can. */
+	if (connects && ctx->type == SOCKET_DATAGRAM && lb_endpoint(ctx))
+		return UNTOUCHED;
+	if ((service->flags & SERVICE_SKIP_BACKENDS) && F(lb_is_excepted)(ctx, service))
+		return UNTOUCHED;
+	if (!service->count)
+		return lb_reject(NO_ROUTE);
+	number = F(lb_choose)(ctx, service);
+	backend = ON(lb_backends, lookup)(&number);
+	if (!backend || !(backend->flags & BACKEND_USED))
+		return lb_reject(NO_ROUTE);
+	F(lb_remember)(bpf_get_socket_cookie(ctx), backend, &frontend, service->number, number, connects);
+	F(lb_tell)(ctx, backend, service->number);
+	*address = backend->address;
+	*port = backend->port;
+	return EXCHANGED;
+}
+
+/* The note, if it is about this socket and this backend. */
+INLINE int F(lb_recall)(u64 cookie, struct F(address) *address, __be16 *port, bool connected)
+{
+	struct F(lb_socket) *note = F(lb_place)(cookie, address, *port, connected);
+	struct F(address) peer;
+	__be16 peer_port;
+	u32 other = 0;
+
+	if (!note || note->cookie != cookie || note->port != *port)
+		return UNTOUCHED;
+#pragma unroll
+	for (int i = 0; i < sizeof(peer) / 4; i++)
+		other |= note->address.a[i] ^ address->a[i];
+	if (other)
+		return UNTOUCHED;
+	IN_ORDER();
+	peer = note->peer_address;
+	peer_port = note->peer_port;
+	IN_ORDER();
+	if (note->cookie != cookie)
+		return UNTOUCHED;
+	*address = peer;
+	*port = peer_port;
+	return EXCHANGED;
+}
+
+/* From a backend's address to that of the service that the socket asked. */
+INLINE int F(lb_back)(struct bpf_sock_addr *ctx, struct F(address) *address, __be16 *port, bool connected)
+{
+	u64 cookie = bpf_get_socket_cookie(ctx);
+	int done = F(lb_recall)(cookie, address, port, connected);
+
+	/* A datagram may have come to a socket that is connected. */
+	return done == UNTOUCHED && !connected ? F(lb_recall)(cookie, address, port, true) : done;
+}
