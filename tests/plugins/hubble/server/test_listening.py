@@ -321,3 +321,22 @@ def test_settings_that_would_show_flows_to_everybody_are_refused() -> None:
         ServerTls(certificate=Path("a"))
     with pytest.raises(ValueError, match="only with a certificate"):
         ServerTls(client_ca=(Path("a"),))
+
+
+async def test_noise_and_silence_on_the_ports_disturb_nobody(tmp_path: Path) -> None:
+    ours = Authority(tmp_path)
+    for tls in (ServerTls(), ours.server()):
+        async with serving(Place(listen="127.0.0.1:0", tls=tls)) as server:
+            secure = Tls(ca=(ours.file,)) if tls.certificate else None
+            target = Target(address=f"127.0.0.1:{server.port}", tls=secure)
+            with contextlib.ExitStack() as sockets:
+                for number in range(60):
+                    noise = sockets.enter_context(
+                        socket.create_connection(("127.0.0.1", server.port), timeout=5)
+                    )
+                    if number % 3:
+                        noise.sendall(
+                            (b"\x00", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00" * 50)[number % 3]
+                        )
+                assert await ask(target) == 7
+            assert await ask(target) == 7

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import pytest
 from flow_world import World, records
 from hubble_certificates import Authority
 from hubble_nodes import running
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from axoneme.core.errors import AxonemeError
 from axoneme.core.records import Level
@@ -266,3 +269,73 @@ async def test_a_changed_configuration_takes_the_addresses_over_and_one_that_fai
         )
         folder = kit.folder / "run"
     assert not folder.exists() or [path for path in folder.iterdir() if "hubble" in path.name] == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.binary(max_size=60), min_size=1, max_size=4), st.integers(0, 4))
+def test_bytes_that_are_no_request_are_answered_with_a_status(pieces: list[bytes], which: int) -> None:
+    """Random bytes, and random bytes as the whitelist of a request that is otherwise one."""
+    method = ("GetFlows", "GetAgentEvents", "ServerStatus", "GetNodes", "GetNamespaces")[which]
+    allowed = {"OK", "INVALID_ARGUMENT", "UNKNOWN"}
+    assert set(_FUZZED.run(method, pieces)) <= allowed
+
+
+class _Fuzzed:
+    """A server in a loop of its own, for tests that are not coroutines."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stack = contextlib.AsyncExitStack()
+        self._channel: Any = None
+
+    def run(self, method: str, pieces: list[bytes]) -> list[str]:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._loop.run_until_complete(self._start())
+        return self._loop.run_until_complete(self._ask(method, pieces))
+
+    async def _start(self) -> None:
+        world = World(flows=256)
+        world.observer.take(records(20))
+        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+        answering = ObserverService(world.observer, AgentEvents("n"), Self("n", "here"))
+        server = GrpcServer(Place(socket=folder / "s"), [answering.handler(Room(100))], [SERVICE])
+        await server.start()
+        self._stack.push_async_callback(server.stop)
+        target = Target(address=f"unix://{folder / 's'}")
+        self._channel = await self._stack.enter_async_context(open_channel(target, aio=True))
+
+    async def _ask(self, method: str, pieces: list[bytes]) -> list[str]:
+        return [
+            await self._one(method, data)
+            for piece in pieces
+            for data in (piece, b"\x32" + bytes([len(piece)]) + piece)
+        ]
+
+    async def _one(self, method: str, data: bytes) -> str:
+        streams = method in ("GetFlows", "GetAgentEvents")
+        make = self._channel.unary_stream if streams else self._channel.unary_unary
+        call = make(f"/{SERVICE}/{method}")(data, timeout=10)
+        try:
+            if streams:
+                await call.read()
+                call.cancel()
+            else:
+                await call
+        except grpc.aio.AioRpcError as error:
+            return error.code().name
+        return "OK"
+
+    def close(self) -> None:
+        if self._loop is not None:
+            self._loop.run_until_complete(self._stack.aclose())
+            self._loop.close()
+
+
+_FUZZED = _Fuzzed()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fuzzed() -> Iterator[None]:
+    yield
+    _FUZZED.close()
