@@ -117,9 +117,9 @@ def _engine(inputs: Inputs, identities: Mapping[int, tuple[str, ...]]) -> Engine
     engine = Engine(inputs.settings)
     for number, labels in identities.items():
         engine.upsert_identity(Identity(number, labels))
-    for workload in inputs.workloads:
-        engine.upsert_subject(workload.endpoint, workload.subject)
     for policy in inputs.policies.values():
         engine.upsert_policy(policy)
+    for workload in inputs.workloads:  # last, so that no policy is matched with all of them
+        engine.upsert_subject(workload.endpoint, workload.subject)
     engine.commit()
     return engine
