@@ -159,8 +159,10 @@ class Enricher:
 
     def _addresses(self, made: Columns, records: Array) -> None:
         for end, field in (("source", "saddr"), ("destination", "daddr")):
-            halves = records[field].view(">u8")
-            made[f"{end}_high"][:], made[f"{end}_low"][:] = halves[:, 0], halves[:, 1]
+            # By value: numpy turns big-endian words round when it puts arrays together.
+            one, two, three, four = (records[field][:, word].astype(np.uint64) for word in range(4))
+            made[f"{end}_high"] = one << np.uint64(32) | two
+            made[f"{end}_low"] = three << np.uint64(32) | four
         protocol = made["protocol"] = _PROTOCOLS[records["protocol"]]
         made["ip_version"][:] = np.where(records["family"] == 6, 2, 1)
         ports = protocol != Protocol.NONE
