@@ -6,6 +6,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 import attrs
+import numpy as np
 import pytest
 from flow_world import ACK, FIN, RST, SYN, World, record
 
@@ -259,3 +260,13 @@ async def test_services() -> None:
     world.observer.take(record())
     last = (await world.flows())[-1]
     assert (last.destination_service.name, last.HasField("destination_service")) == ("", False)
+
+
+async def test_the_byte_order_of_an_array_does_not_matter() -> None:
+    """numpy turns big-endian words round when arrays are put together."""
+    world = World(**PLAIN)
+    together = np.concatenate([record(), record()])
+    assert together.dtype != record().dtype
+    world.observer.take(together)
+    found = {(flow.IP.source, flow.IP.destination, flow.l4.TCP.source_port) for flow in await world.flows()}
+    assert found == {("10.0.0.1", "10.0.0.2", 40000)}
