@@ -156,7 +156,7 @@ class Place:
         return {row["name"]: row["addresses"] for row in self.node.call("dns.list")}
 
 
-def _join_world(node: Node, world: str) -> None:
+def join_world(node: Node, world: str) -> None:
     run(node.netns, f"ip link add w0 type veth peer name w1 netns {world}")
     for netns, device, last in ((node.netns, "w0", 1), (world, "w1", 2)):
         run(netns, f"sysctl -qw net.ipv6.conf.{device}.accept_dad=0")
@@ -179,7 +179,7 @@ class _Echo(socketserver.BaseRequestHandler):
                 self.request.sendall(data)
 
 
-def _serve(listening: socket.socket, stack: contextlib.ExitStack) -> None:
+def serve(listening: socket.socket, stack: contextlib.ExitStack) -> None:
     server = socketserver.ThreadingTCPServer(("", 0), _Echo, bind_and_activate=False)
     server.daemon_threads = True
     server.socket.close()
@@ -206,8 +206,8 @@ def place(
         node.resource("policy.yaml", POLICY)
         node.start()
         world = owned.make("world")
-        _join_world(node, world)
-        _serve(within(world, lambda: listen(socket.SOCK_STREAM, 80)), stack)
+        join_world(node, world)
+        serve(within(world, lambda: listen(socket.SOCK_STREAM, 80)), stack)
         for address in ("198.18.0.1", "2001:db8:5::1"):  # from now on neighbours are known
             node.until(lambda there=address: reachable(node.netns, there, 80), "the world answers")
         client, names = (node.workload(name, app=name) for name in ("client", "names"))
