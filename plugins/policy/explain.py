@@ -36,10 +36,10 @@ from axoneme.plugins.policy.suggest import NoRuleError, Opening, suggest, yaml_t
 MAX_CONSIDERED = 200
 
 #: What can become of a rule, the most interesting first.
-DECIDES, BEATEN, AGREES, OTHER_PORTS, OTHER_PEER, EMPTY = (
-    "decides", "beaten", "agrees", "other-ports", "other-peer", "empty",
+DECIDES, BEATEN, AGREES, AUDITED, OTHER_PORTS, OTHER_PEER, EMPTY = (
+    "decides", "beaten", "agrees", "audited", "other-ports", "other-peer", "empty",
 )  # fmt: skip
-_ORDER = (DECIDES, BEATEN, AGREES, OTHER_PORTS, OTHER_PEER, EMPTY)
+_ORDER = (DECIDES, BEATEN, AGREES, AUDITED, OTHER_PORTS, OTHER_PEER, EMPTY)
 
 
 @frozen
@@ -101,15 +101,33 @@ def explain_side(engine: Engine, flow: Flow, direction: Direction) -> dict[str, 
         ],
         "considered_total": len(considered),
         "default_deny_by": [],
+        "audit": None,
         "suggestion_yaml": None,
         "suggestion_none": None,
         "error": str(error) if (error := engine.errors().get(subject.endpoint)) else None,
     }
     if found.default and not found.allow:
-        side["default_deny_by"] = list(trial.default_deny_by())
-    if not found.allow:
+        side["default_deny_by"] = trial.default_deny_by(found)
+    if found.would is not None:
+        deny_by = trial.default_deny_by(found.would) if found.would.default else []
+        side["audit"] = {
+            "verdict": "denied",
+            "rule": rule_row(engine, found.would.rule),
+            "default_deny_by": deny_by,
+        }
+    if not found.allow or found.would is not None:
         side |= trial.suggestion()
     return side
+
+
+def _policy_row(policy: Policy) -> dict[str, Any]:
+    where = policy.where
+    return {
+        "kind": policy.kind,
+        "policy": f"{policy.namespace}/{policy.name}".strip("/"),
+        "file": where.file if where else "",
+        "line": (where.line or 0) if where else 0,
+    }
 
 
 def _ref(one: _Considered, direction: Direction) -> RuleRef:
@@ -172,40 +190,39 @@ class _Trial:
         return self.engine.universe.labels(self.peer.identity) or Labels(self.peer.labels)
 
     @cached_property
-    def requires(self) -> dict[bool, tuple[Requirement, ...]]:
-        """What all deny rules, and all allow rules, together require of endpoint peers."""
-        return {
-            deny: tuple(
-                dict.fromkeys(one for _, rule in self.rules if rule.deny is deny for one in rule.requires)
-            )
-            for deny in (False, True)
-        }
+    def requires(self) -> dict[tuple[bool, bool], tuple[Requirement, ...]]:
+        """What all deny rules, or all allow rules, together require of endpoint peers; with and without audited ones."""
+        found: dict[tuple[bool, bool], dict[Requirement, None]] = {}
+        for policy, rule in self.rules:
+            audited = self.engine.is_audited(policy)
+            for counts in (True,) if audited else (True, False):
+                found.setdefault((rule.deny, counts), {}).update(dict.fromkeys(rule.requires))
+        return {key: tuple(requirements) for key, requirements in found.items()}
 
-    def default_deny_by(self) -> Iterator[dict[str, Any]]:
-        """The policies that turn default deny on, the one that is named in events first."""
-        deciding = self.verdict.rule.policy
+    def default_deny_by(self, verdict: Verdict) -> list[dict[str, Any]]:
+        """The policies that turn default deny on, the one that is named in events first; audited ones where these count."""
+        non_default = self.engine.settings.non_default_deny
         found = {
             policy.key: policy
             for policy, spec in self.specs
             if spec.direction(self.direction).rules
-            and (spec.direction(self.direction).default_deny or not self.engine.settings.non_default_deny)
+            and (spec.direction(self.direction).default_deny or not non_default)
+            and (verdict is not self.verdict or not self.engine.is_audited(policy))
         }
-        for key, policy in sorted(found.items(), key=lambda one: (one[0] != deciding, one[0])):
-            where = policy.where
-            yield {
-                "kind": policy.kind,
-                "policy": key.partition("/")[2].strip("/"),
-                "file": where.file if where else "",
-                "line": (where.line or 0) if where else 0,
-            }
+        return [
+            _policy_row(policy)
+            for key, policy in sorted(found.items(), key=lambda one: (one[0] != verdict.rule.policy, one[0]))
+        ]
 
     def suggestion(self) -> dict[str, Any]:
         """What would allow the flow, or why nothing that could be added does."""
-        if not self.verdict.default:
+        decisive = self.verdict.would or self.verdict
+        if not decisive.default:
             return {"suggestion_none": "a deny rule says so: change or remove it, no allow rule is stronger"}
         try:
             opening = Opening(self.flow.protocol, self.flow.port)
-            value = suggest(self.engine, self.subject, self.peer, self.direction, opening)
+            audit = self.verdict.would is not None
+            value = suggest(self.engine, self.subject, self.peer, self.direction, opening, audit=audit)
         except NoRuleError as error:
             return {"suggestion_none": self._unmet() or str(error)}
         return {"suggestion_yaml": yaml_text(value)}
@@ -223,23 +240,26 @@ class _Trial:
     def _judge(self, policy: Policy, rule: PeerRule) -> tuple[str, str]:
         if rule.peers is None and rule.ports is None:
             return EMPTY, "an empty rule allows and denies nothing, it only turns default deny on"
-        if (why := self._other_peer(rule)) is not None:
+        audited = self.engine.is_audited(policy)
+        if (why := self._other_peer(rule, audited)) is not None:
             return OTHER_PEER, why
         if (why := self._other_ports(rule)) is not None:
             return OTHER_PORTS, why
+        if audited:
+            return AUDITED, f"it {'denies' if rule.deny else 'allows'} it, but its policy is only audited"
         if RuleRef(policy.key, self.direction.value, rule.path) == self.verdict.rule:
             return DECIDES, self._how(rule)
         return self._lost(rule)
 
     # Peers
 
-    def _other_peer(self, rule: PeerRule) -> str | None:
+    def _other_peer(self, rule: PeerRule, audited: bool) -> str | None:
         """Why the rule does not select the peer; None when it does."""
         if rule.peers is None:
             return None
         if not rule.peers:
             return "it selects nobody"
-        labels, requires = self.labels, self.requires[rule.deny]
+        labels, requires = self.labels, self.requires[rule.deny, audited]
         reasons = []
         for index, peer in enumerate(rule.peers):
             also = requires if index < rule.endpoint_peers else ()

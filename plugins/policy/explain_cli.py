@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _SHOWN = 12
 
 _OUTCOMES = {
-    "decides": "decides", "beaten": "is beaten", "agrees": "agrees", "other-ports": "other ports",
+    "decides": "decides", "beaten": "is beaten", "agrees": "agrees", "audited": "is audited", "other-ports": "other ports",
     "other-peer": "other peer", "empty": "says nothing",
 }  # fmt: skip
 
@@ -89,6 +89,8 @@ def _side(side: dict[str, Any]) -> Iterator[str]:
         yield f"  but {kernel['verdict']} in the kernel: {_rule(kernel['rule']) if kernel['rule'] else 'not ready yet'}"
     for one in side["default_deny_by"]:
         yield f"  default deny is turned on by {one['policy']}{_place(one)}"
+    if side["audit"]:
+        yield f"  would be denied if what is audited were enforced: by {_rule(side['audit']['rule'])}"
     considered = [one for one in side["considered"] if one["outcome"] != "decides"]
     for one in considered[:_SHOWN]:
         yield f"  {_OUTCOMES[one['outcome']]:<13} {_rule(one['rule'])}: {one['why']}"

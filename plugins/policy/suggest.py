@@ -10,7 +10,7 @@ from attrs import frozen
 
 from axoneme.core.errors import AxonemeError
 from axoneme.plugins.policy.engine import Engine
-from axoneme.plugins.policy.language import CILIUM_API, parse_policy
+from axoneme.plugins.policy.language import CILIUM_API, MODE, parse_policy
 from axoneme.plugins.policy.model import CLUSTER_KEY, NAMESPACE_KEY, Direction, Protocol
 from axoneme.plugins.policy.parties import Party
 from axoneme.plugins.policy.selectors import Identity, Labels
@@ -135,9 +135,17 @@ def yaml_text(*objects: Mapping[str, Any]) -> str:
 
 
 def suggest(
-    engine: Engine, subject: Party, peer: Party, direction: Direction, opening: Opening
+    engine: Engine,
+    subject: Party,
+    peer: Party,
+    direction: Direction,
+    opening: Opening,
+    *,
+    audit: bool = False,
 ) -> dict[str, Any]:
     """A policy for the subject that allows the flow and as little else as can be said.
+
+    :param audit: the policy is to be audited itself, beside those that it is an exception from.
 
     It is tried in an engine of its own, with the policies that hold for the subject beside it. Raises `NoRuleError` when
     no added rule can allow the flow, saying why.
@@ -159,6 +167,8 @@ def suggest(
         {"matchLabels": dict(sorted(own_labels(subject.labels).items()))},
         {direction.value: [rule]},
     )
+    if audit:
+        value["metadata"]["annotations"] = {MODE: "audit"}
     _try(engine, value, subject, peer, direction, opening)
     return value
 
@@ -168,8 +178,8 @@ def _try(
 ) -> None:
     trial = Engine(engine.settings)
     trial.upsert_identity(Identity(peer.identity, _with_address(peer)))
-    labels = Labels(subject.labels)
-    for policy in (*engine.policies.values(), parse_policy(value)):
+    labels, parsed = Labels(subject.labels), parse_policy(value)
+    for policy in (*engine.policies.values(), parsed):
         if any(labels.matches(spec.subject) for spec in policy.specs):
             trial.upsert_policy(policy)
     for endpoint, one in engine.subjects.items():
@@ -179,6 +189,8 @@ def _try(
             trial.upsert_subject(endpoint, one)
     trial.commit()
     found = trial.verdict(subject.endpoint, direction, peer.identity, opening.protocol, opening.port)
+    if found is not None and found.allow and found.would is not None and parsed.audit:
+        raise NoRuleError(f"no added rule can allow it: {found.would.rule.path} denies it all the same")
     if found is None or not found.allow:
         by = f"{found.rule.policy} {found.rule.path}".strip() if found else "nothing"
         raise NoRuleError(f"no added rule can allow it: {by} decides all the same")

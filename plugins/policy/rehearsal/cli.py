@@ -226,7 +226,7 @@ def _print_replay(answer: dict[str, Any]) -> None:
     headings = {
         "would_drop": "would be dropped, and came through:",
         "would_allow": "would come through, and were dropped:",
-        "would_need": "would come through only with what they did not need:",
+        "would_need": "would come through, but otherwise than now:",
     }
     for name, heading in headings.items():
         if answer[name]:
@@ -236,7 +236,7 @@ def _print_replay(answer: dict[str, Any]) -> None:
     counts = {name: answer[f"{name}_connections"] for name in headings}
     click.echo(
         f"of {_looked_at(answer)}: {counts['would_drop']} would be dropped, {counts['would_allow']} would come through"
-        + (f", {counts['would_need']} would need more" if counts["would_need"] else "")
+        + (f", {counts['would_need']} otherwise than now" if counts["would_need"] else "")
     )
     for line in _doubts(answer):
         click.echo(line)

@@ -21,8 +21,8 @@ OTHER = 255
 class Outcome:
     """What becomes of a flow, both sides together.
 
-    :param needs: what it still has to pass: authentication, a proxy.
-    :param rules: those that decided: the one that denied, or those that allowed, egress first.
+    :param needs: what it still has to pass: authentication, a proxy; and that it passes only because of a rehearsal.
+    :param rules: those that decided: the one that denied (or would, if it were enforced), or those that allowed, egress first.
     """
 
     allow: bool
@@ -52,7 +52,10 @@ def outcome(*sides: Verdict | None) -> Outcome:
         f"authentication {side.auth.text}" for side in told if side.auth and side.auth.text != "disabled"
     ]
     needs += [f"{side.l7.redirect} proxy" for side in told if side.l7]
-    return Outcome(True, tuple(dict.fromkeys(needs)), tuple(side.rule for side in told))
+    would = [side.would.rule for side in told if side.would is not None]
+    if would:
+        needs.append("audit denies")
+    return Outcome(True, tuple(dict.fromkeys(needs)), tuple(would) or tuple(side.rule for side in told))
 
 
 @frozen(order=True)
