@@ -21,7 +21,9 @@ class Chosen:
         (), help="flow filters, one of which must match; empty: every flow"
     )
     deny: tuple[dict[str, Any], ...] = setting((), help="flow filters, none of which may match")
-    fields: tuple[str, ...] = setting((), help="the fields that are exported, as source.pod_name; empty: all")
+    fields: tuple[str, ...] = setting(
+        (), help="the fields that are exported, as source.pod_name, besides the time; empty: all"
+    )
 
     def __attrs_post_init__(self) -> None:
         if self.allow or self.deny or self.fields:
@@ -39,7 +41,7 @@ def request(chosen: Chosen) -> GetFlowsRequest:
         made.whitelist.extend(parsed_filter(entry, "allow") for entry in chosen.allow)
         made.blacklist.extend(parsed_filter(entry, "deny") for entry in chosen.deny)
         if chosen.fields:
-            made.field_mask.CopyFrom(checked_mask(chosen.fields))
+            made.field_mask.CopyFrom(checked_mask(list(dict.fromkeys([*chosen.fields, "time"]))))
     except AxonemeError as error:
         raise ValueError(error.message) from None
     return made

@@ -7,9 +7,11 @@ has lost by then is told as lost, exactly, as to any reader.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from axoneme.plugins.hubble.proto import observer_pb2
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 #: Messages that are delivered at once, and seconds until fewer are.
 SIZE: Final = 512
 DELAY: Final = 0.5
+#: Seconds for the last ones when the agent stops.
+FINAL: Final = 5.0
 
 
 class Sink(Protocol):
@@ -45,6 +49,7 @@ class Pump:
         self._sink = sink
         self._batch: list[bytes] = []
         self._writing = asyncio.Lock()
+        self._thread: ThreadPoolExecutor | None = None
         #: The time of the newest flow that was delivered.
         self._delivered = 0
 
@@ -54,8 +59,10 @@ class Pump:
         request.CopyFrom(self._request)
         request.since.FromNanoseconds(self._delivered + 1 if self._delivered else time.time_ns())
         self._batch = []
-        await asyncio.to_thread(self._sink.open)
+        # One thread: what was begun is done before what follows, also when this task is cancelled meanwhile.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="hubble-export")
         try:
+            await self._do(self._sink.open)
             ready()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._collect(request))
@@ -63,7 +70,11 @@ class Pump:
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
         finally:
-            await asyncio.to_thread(self._sink.close)
+            await self._do(self._sink.close)
+            self._thread.shutdown(wait=False)
+
+    async def _do(self, work: Callable[..., None], *arguments: Any) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
     async def _collect(self, request: observer_pb2.GetFlowsRequest) -> None:
         try:
@@ -72,7 +83,9 @@ class Pump:
                 if len(self._batch) >= SIZE:
                     await self._flush()
         finally:
-            await asyncio.shield(self._flush())  # the last ones, when the agent stops
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FINAL):
+                    await self._flush()  # the last ones, when the agent stops
 
     async def _tick(self) -> None:
         while True:
@@ -84,11 +97,10 @@ class Pump:
             batch, self._batch = self._batch, []
             if not batch:
                 return
-            await asyncio.to_thread(self._sink.write, batch)
+            await self._do(self._sink.write, batch)
             self._delivered = max(self._delivered, _time(batch[-1]))
 
 
 def _time(message: bytes) -> int:
-    """0 when a mask took it away: then a restart begins with what is new."""
     answer = observer_pb2.GetFlowsResponse.FromString(message)
-    return answer.time.ToNanoseconds() if answer.HasField("time") else 0
+    return answer.time.ToNanoseconds()

@@ -144,6 +144,18 @@ def _one(port: int) -> Any:
     return made
 
 
+async def test_the_last_flows_are_written_when_the_agent_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pump, "DELAY", 3600)
+    world, settings = World(policy_verdicts=False), FileExport(path=tmp_path / "flows.json", fields=("uuid",))
+    exporting = Pump(world.observer, request(settings), JsonFile(settings))
+    async with running(exporting.run), asyncio.timeout(20):
+        world.observer.take(records(5))
+        await until(lambda: len(exporting._batch) == 5)
+    assert [flow["flow"].keys() for flow in lines(settings.path)] == [{"time", "uuid"}] * 5
+
+
 async def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     settings = FileExport(path=tmp_path / "file" / "flows.json")
