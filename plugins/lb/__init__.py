@@ -94,6 +94,7 @@ _COMMANDS = (
     (("bpf", "lb", "maglev"), "get", "maglev_get", "show one of them"),
     (("bpf", "ct"), "list", "ct_list", "list the connection table"),
     (("bpf", "nat"), "list", "nat_list", "list the translations of connections"),
+    (("lb", "pool"), "list", "pool_list", "list pools of addresses for services"),
     (("lb", "maglev"), "list", "maglev_list", "list consistent hashing tables"),
     (("lb", "maglev"), "get", "maglev_get", "show one of them"),
 )

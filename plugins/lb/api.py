@@ -27,6 +27,7 @@ def methods(context: PluginContext) -> Iterable[ApiMethod]:
         ApiMethod(name="service.explain", call=made.explain, summary="what an address and port comes to"),
         ApiMethod(name="service.add", call=made.add, summary="add or replace a local service"),
         ApiMethod(name="service.delete", call=made.delete, summary="delete a local service"),
+        ApiMethod(name="lb.pools", call=made.pools, summary="pools of addresses for services"),
         ApiMethod(name="lb.map", call=made.map, summary="what the kernel's maps of services hold"),
         ApiMethod(name="lb.connections", call=made.connections, streams=True, summary="the connection table"),
     ]
@@ -86,6 +87,9 @@ class Methods:
                 f"there is no local service {namespace}/{name}", hint=_not_deleted(owner, (namespace, name))
             )
         return {"deleted": f"{namespace}/{name}"}
+
+    def pools(self) -> Any:
+        return show.pools(control.of(self._context).catalog.addresses)
 
     async def map(self, view: str, number: int = 0) -> Any:
         """:param view: services, backends, sources or maglev."""

@@ -14,6 +14,7 @@ from axoneme.plugins.lb.model import (
     AddressPool,
     FrontendKind,
     Name,
+    Pod,
     Port,
     Redirect,
     Service,
@@ -24,8 +25,9 @@ from axoneme.plugins.lb.pools import Addresses
 from axoneme.plugins.lb.resolve import Backends, Resolved, Surroundings, resolve
 from axoneme.plugins.lb.selection import Candidate
 
-#: What the name of a redirect policy's own service ends with.
+#: What the names of redirect policies' own services, and of pods', end with.
 REDIRECT: Final = ":local-redirect"
+HOST_PORT: Final = ":host-port"
 
 
 @frozen
@@ -45,6 +47,7 @@ class Catalog:
         self.services: dict[Name, Service] = {}
         self.locals: dict[Name, Local] = {}
         self.redirects: dict[Name, Redirect] = {}
+        self.pods: dict[Name, Pod] = {}
         self.workloads: dict[int, Workload] = {}
         self.slices: dict[Name, dict[Name, tuple[Slice, ...]]] = {}
         self.dirty: dict[Name, None] = {}
@@ -89,6 +92,9 @@ class Catalog:
         elif isinstance(old, Redirect):
             self.redirects.pop(old.key, None)
             self._touch_redirect(old)
+        elif isinstance(old, Pod):
+            self.pods.pop(old.key, None)
+            self._touch_pod(old)
         elif isinstance(old, AddressPool):
             self.addresses.pools.pop(old.name, None)
             self.touch(*self._asking)
@@ -104,6 +110,10 @@ class Catalog:
         elif isinstance(new, Redirect):
             self.redirects[new.key] = new
             self._touch_redirect(new)
+        elif isinstance(new, Pod):
+            if new.ports:
+                self.pods[new.key] = new
+                self._touch_pod(new)
         elif isinstance(new, AddressPool):
             self.addresses.pools[new.name] = new
             self.touch(*self._asking)
@@ -138,6 +148,9 @@ class Catalog:
         if redirect.service:
             self.touch((redirect.namespace, redirect.service))
 
+    def _touch_pod(self, pod: Pod) -> None:
+        self.touch((pod.namespace, pod.name + HOST_PORT))
+
     def set_workload(self, number: int, workload: Workload | None) -> tuple[Address, ...]:
         """Returns the addresses whose services may have changed, too."""
         old = self.workloads.pop(number, None)
@@ -156,6 +169,8 @@ class Catalog:
         return tuple(set(before) ^ set(after))
 
     def _touch_selecting(self, workload: Workload) -> None:
+        if (pod := self.pods.get((workload.namespace, workload.name))) is not None:
+            self._touch_pod(pod)
         for name in self._selecting:
             service = self.service(name)
             if (
@@ -175,6 +190,8 @@ class Catalog:
         moved = set(around.own) ^ set(self.around.own)
         self.around = around
         self.touch(*(self.names() if other else self._node_ports))
+        for pod in self.pods.values():
+            self._touch_pod(pod)
         if moved:
             self.touch(*(name for name in self.names() if self._has_any(name, moved)))
 
@@ -197,11 +214,14 @@ class Catalog:
         yield from self.services
         yield from (name for name in self.locals if name not in self.services)
         yield from map(_own_name, self.redirects.values())
+        yield from ((pod.namespace, pod.name + HOST_PORT) for pod in self.pods.values())
 
     def resolve(self, name: Name) -> Resolved | None:
         """What becomes of a service now; None when there is none."""
         if name[1].endswith(REDIRECT):
             return self._redirected(name)
+        if name[1].endswith(HOST_PORT):
+            return self._of_pod(name)
         service = self.service(name)
         if service is None:
             self._let_go(name)
@@ -254,6 +274,26 @@ class Catalog:
             for workload in self.workloads.values()
             if workload.namespace == service.namespace and selects(service.selector, workload.labels)
         )
+
+    def _of_pod(self, name: Name) -> Resolved | None:
+        """The host ports of a pod of this node."""
+        pod = self.pods.get((name[0], name[1].removesuffix(HOST_PORT)))
+        if pod is None:
+            return None
+        own = [one for one in self.workloads.values() if (one.namespace, one.name) == pod.key]
+        node = self.around.defaults.node
+        if not own and (not pod.node or pod.node == node) and pod.addresses:
+            own = [Workload(0, pod.namespace, pod.name, pod.addresses)]
+        service = Service(
+            namespace=name[0],
+            name=name[1],
+            ports=tuple(Port(one.host_port, one.protocol, target=one.port) for one in pod.ports),
+            where=pod.where,
+        )
+        made = resolve(service, of_workloads(service, own, node), self.around, hosts=pod.ports if own else ())
+        if not own:
+            made.problems = [Problem("the pod is not on this node", pod.where)]
+        return made
 
     # Redirects
 

@@ -303,6 +303,22 @@ def _tables(rows: list[Row], output: str) -> None:
     emit(rows, output, columns, empty="no service hashes consistently")
 
 
+@click.command(name="list")
+@output_option
+@click.pass_obj
+def pool_list(session: Session, output: str) -> None:
+    """List the pools that services of the type LoadBalancer get addresses from."""
+    columns = (
+        Column("name", "name"),
+        Column("given", "given", right=True),
+        Column("available", "available", right=True),
+        Column("disabled", "disabled"),
+        Column("blocks", "blocks"),
+        Column("problem", lambda row: row["problem"] or "-"),
+    )
+    emit(session.call("lb.pools"), output, columns, empty="no pools")
+
+
 def _choose(rows: Iterator[Row], address: str, protocol: str) -> Iterator[Row]:
     for row in rows:
         if protocol and row["protocol"].lower() != protocol.lower():

@@ -298,6 +298,9 @@ class Control:
             return Health(
                 level=Level.DEGRADED, reason=f"cannot listen at the health check port {port}: {why}"
             )
+        for pool, other in self.catalog.addresses.conflicts().items():
+            reason = f"the address pool {pool} overlaps with {other}: nothing is given from it"
+            return Health(level=Level.DEGRADED, reason=reason)
         if not self._synced:
             return Health(level=Level.UNKNOWN, reason="waiting for the first full state")
         return Health(level=Level.OK)

@@ -71,7 +71,10 @@ class HealthServer:
         for port in wanted.keys() - self._servers.keys():
             try:
                 serve = partial(self._serve, port)
-                self._servers[port] = await asyncio.start_server(serve, None, port, limit=LONGEST)
+                # Another generation of the plugin may still be listening.
+                self._servers[port] = await asyncio.start_server(
+                    serve, None, port, limit=LONGEST, reuse_port=True
+                )
                 self.problems.pop(port, None)
             except OSError as error:
                 if port not in self.problems:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from functools import cache
 
 from axoneme.core.records import ResourceKind
+from axoneme.plugins.lb.parse_pod import parse_pod
 from axoneme.plugins.lb.parse_pool import parse_pool, parse_redirect
 from axoneme.plugins.lb.parse_service import parse_service
 from axoneme.plugins.lb.parse_slice import parse_endpoints, parse_slice
 
 #: The kinds by which services, or who is behind them, may change.
 KINDS = frozenset(
-    {"Service", "Endpoints", "EndpointSlice", "CiliumLoadBalancerIPPool", "CiliumLocalRedirectPolicy"}
+    {"Service", "Endpoints", "EndpointSlice", "Pod", "CiliumLoadBalancerIPPool", "CiliumLocalRedirectPolicy"}
 )
 CILIUM_APIS = ("cilium.io/v2", "cilium.io/v2alpha1")
 
@@ -26,6 +27,7 @@ def resource_kinds() -> tuple[ResourceKind, ...]:
     return (
         ResourceKind(api_version="v1", kind="Service", namespaced=True, parse=parse_service),
         ResourceKind(api_version="v1", kind="Endpoints", namespaced=True, parse=parse_endpoints),
+        ResourceKind(api_version="v1", kind="Pod", namespaced=True, parse=parse_pod),
         ResourceKind(
             api_version="discovery.k8s.io/v1", kind="EndpointSlice", namespaced=True, parse=parse_slice
         ),

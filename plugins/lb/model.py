@@ -235,6 +235,39 @@ class AddressPool:
     where: Where | None = None
 
 
+@frozen
+class HostPort:
+    """A port of a pod that is a port of its node.
+
+    :param host_ip: of the node; None for all its addresses.
+    """
+
+    port: int
+    host_port: int
+    protocol: Protocol = Protocol.TCP
+    host_ip: Address | None = None
+
+
+@frozen(kw_only=True)
+class Pod:
+    """A pod with its host ports.
+
+    :param node: empty where it is not known.
+    :param addresses: for one that is no workload of this node.
+    """
+
+    namespace: str
+    name: str
+    node: str = ""
+    addresses: tuple[Address, ...] = ()
+    ports: tuple[HostPort, ...] = ()
+    where: Where | None = None
+
+    @property
+    def key(self) -> Name:
+        return (self.namespace, self.name)
+
+
 @frozen(kw_only=True)
 class Redirect:
     """A local redirect policy: traffic for an address, or for a service, goes to workloads of this node.

@@ -6,7 +6,7 @@ an address if they have the same sharing key, their ports differ, and both may s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from attrs import define, field
 
@@ -194,11 +194,6 @@ def _overlap(one: AddressPool, other: AddressPool) -> bool:
         for a in one.blocks
         for b in other.blocks
     )
-
-
-def pool_problems(pools: Addresses) -> Iterator[tuple[str, Problem]]:
-    for name, other in pools.conflicts().items():
-        yield name, Problem(f"it overlaps with {other}", pools.pools[name].where, "nothing is given from it")
 
 
 def _problem(service: Service, message: str) -> Problem:

@@ -10,7 +10,7 @@ from attrs import define, field, frozen
 from axoneme.core.state.resources import Problem
 from axoneme.plugins.lb.image import BackendKey, Balance, Demand, RowKey, Wanted, row_key
 from axoneme.plugins.lb.maps import Algorithm, Scope, ServiceFlag
-from axoneme.plugins.lb.model import Address, FrontendKind, Network, Port, Service, ServiceType
+from axoneme.plugins.lb.model import Address, FrontendKind, HostPort, Network, Port, Service, ServiceType
 from axoneme.plugins.lb.selection import Candidate, Judged, Rule, Why, is_plain, judge
 
 #: Backends by the port of the service (number in `Service.ports`).
@@ -80,13 +80,15 @@ def resolve(
     *,
     skips: tuple[int, ...] = (),
     kind: FrontendKind = FrontendKind.CLUSTER_IP,
+    hosts: Sequence[HostPort] = (),
 ) -> Resolved:
     """:param ingress: addresses that a pool gave it.
     :param skips: endpoints that reach the addresses themselves.
     :param kind: what its `cluster_ips` are called.
+    :param hosts: of a pod, for each of the service's ports: at which addresses of the node it is.
     """
     made = Resolved(service, Demand(), backends=backends)
-    made.fronts = list(_fronts(service, around, ingress, kind))
+    made.fronts = [*_fronts(service, around, ingress, kind), *_host_ports(around, hosts)]
     made.demand.backends = _held(service, backends)
     balance = _balance(service, around.defaults)
     for front in made.fronts:
@@ -127,6 +129,12 @@ def _node_ports(service: Service, around: Surroundings) -> Iterator[Front]:
             for address in around.node_addresses:
                 if not service.families or address.version in service.families:
                     yield Front(FrontendKind.NODE_PORT, address, port.node_port, number)
+
+
+def _host_ports(around: Surroundings, hosts: Sequence[HostPort]) -> Iterator[Front]:
+    for number, one in enumerate(hosts):
+        for address in around.node_addresses if one.host_ip is None else (one.host_ip,):
+            yield Front(FrontendKind.HOST_PORT, address, one.host_port, number)
 
 
 def _held(service: Service, backends: Backends) -> dict[BackendKey, tuple[bool, bool]]:

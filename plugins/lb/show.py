@@ -11,6 +11,7 @@ from axoneme.plugins.lb.engine import Engine
 from axoneme.plugins.lb.image import SERVICE, row_key
 from axoneme.plugins.lb.maps import Algorithm, BackendFlag, Scope, ServiceFlag
 from axoneme.plugins.lb.model import Address, Protocol
+from axoneme.plugins.lb.pools import Addresses
 from axoneme.plugins.lb.resolve import Front, Resolved
 from axoneme.plugins.lb.selection import Candidate, Judged, Why
 from axoneme.plugins.lb.tables import BackendState
@@ -138,6 +139,29 @@ def _explained(engine: Engine, made: Resolved, front: Front, scope: Scope, key: 
         ],
         "problems": _problems(engine, made),
     }
+
+
+def pools(addresses: Addresses) -> list[dict[str, Any]]:
+    """Address pools, by name, with how many of their addresses are given."""
+    conflicts = addresses.conflicts()
+    given = [address for each in addresses.given.values() for address in each]
+    rows = []
+    for name, pool in sorted(addresses.pools.items()):
+        used = sum(any(address in block for block in pool.blocks) for address in set(given))
+        total = sum(int(block.last) - int(block.first) + 1 for block in pool.blocks)
+        other = conflicts.get(name)
+        rows.append(
+            {
+                "name": name,
+                "blocks": [f"{block.first}-{block.last}" for block in pool.blocks],
+                "disabled": pool.disabled,
+                "given": used,
+                "available": total - used,
+                "problem": "" if other is None else f"it overlaps with {other}: nothing is given from it",
+                "where": str(pool.where or ""),
+            }
+        )
+    return rows
 
 
 def frontend_text(key: bytes) -> str:

@@ -34,6 +34,8 @@ log = logs.get(__name__)
 
 VERSION: Final = 1
 _MOST: Final = 1000
+#: The file is written as a whole for each change.
+MOST_SERVICES: Final = 4096
 
 
 @frozen(kw_only=True)
@@ -141,6 +143,8 @@ class LocalServices:
     def add(self, record: LocalRecord) -> Local:
         """Raises `ValueError` for what is wrong with it, `PersistError` when it cannot be written down."""
         local = record.local(self.path)
+        if record.key not in self.records and len(self.records) >= MOST_SERVICES:
+            raise ValueError(f"there are {MOST_SERVICES:,} local services, which is the limit")
         self._save({**self.records, record.key: record})
         return local
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lb_scenes import kit, service, slices, until
+from lb_scenes import kit, service, slices, until, values
 
 from axoneme.core.api.wire import NotFoundError, RequestError
+from axoneme.core.records import Level
 from axoneme.core.testing.agent import AgentKit, FakePlatform
 from axoneme.core.workloads.endpoints import NamedPort
-from axoneme.plugins.lb import control
+from axoneme.plugins.lb import control, show
 from axoneme.plugins.lb.image import row_key
 from axoneme.plugins.lb.maps import BackendFlag, Scope, ServiceFlag
 from axoneme.plugins.lb.tables import BackendsRow, ServiceRow
@@ -177,6 +178,67 @@ async def test_a_local_redirect_takes_the_cluster_ip_while_it_has_somebody() -> 
         )
         await made.agent.workloads.remove("cache")
         await until(lambda: behind(made, "10.96.0.53", 53) == ["10.0.0.1:53"])
+
+
+POD = """\
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: default}
+spec:
+  nodeName: NODE
+  volumes: [{name: x}]
+  containers:
+  - name: a
+    image: x
+    ports: [{containerPort: 8080, hostPort: 80, name: http}, {containerPort: 9090}, {containerPort: 53, hostPort: 53, protocol: UDP, hostIP: 192.0.2.1}]
+status: {podIP: 10.0.0.7, podIPs: [{ip: 10.0.0.7}, {ip: nonsense}]}
+"""
+
+
+async def test_host_ports_of_pods_of_this_node() -> None:
+    async with kit() as made:
+        made.agent.workloads.ipcache.set_hosts({ip_address("192.0.2.1"), ip_address("192.0.2.2")})
+        made.resource("pod.yaml", POD.replace("NODE", made.agent.settings.node.node_name()))
+        await until(lambda: behind(made, "192.0.2.2", 80, Scope.EXTERNAL) == ["10.0.0.7:8080"])
+        assert {one.kind.value for one in names(made)["web:host-port"].frontends} == {"HostPort"}
+        places = {
+            (str(one.address), one.port, one.protocol) for one in names(made)["web:host-port"].frontends
+        }
+        assert places == {("192.0.2.1", 80, "TCP"), ("192.0.2.2", 80, "TCP"), ("192.0.2.1", 53, "UDP")}
+        web = await made.agent.workloads.add("web")
+        await until(lambda: behind(made, "192.0.2.1", 80) == [f"{web.ipv4}:8080"])
+        made.resource("pod.yaml", POD.replace("NODE", "elsewhere"))
+        await made.agent.workloads.remove("web")
+        await until(lambda: row_of(made, "192.0.2.1", 80) is None)
+        assert [one.message for one in names(made)["web:host-port"].problems] == [
+            "the pod is not on this node"
+        ]
+
+
+async def test_pools_that_overlap_are_said_where_people_look() -> None:
+    pool = "apiVersion: cilium.io/v2\nkind: CiliumLoadBalancerIPPool\nmetadata: {{name: {}}}\nspec: {{blocks: [{{cidr: 192.0.2.0/{}}}]}}\n---\n"
+    async with kit() as made:
+        made.resource("pools.yaml", pool.format("a", 28) + pool.format("b", 30))
+        rows = await until(lambda: show.pools(control.of(made.agent.context("lb")).catalog.addresses))
+        assert [(row["name"], row["available"], row["problem"]) for row in rows] == [
+            ("a", 16, ""),
+            ("b", 4, "it overlaps with a: nothing is given from it"),
+        ]
+        health = control.of(made.agent.context("lb")).health()
+        assert health.level is Level.DEGRADED
+        assert "address pool b" in health.reason
+
+
+async def test_another_configuration_takes_over_without_a_gap() -> None:
+    async with kit() as made:
+        made.resource("web.yaml", WEB + slices("web", ["10.0.0.1", "10.0.0.2"]))
+        await until(lambda: len(behind(made, "10.96.0.10", 80)) == 2)
+        number = row_of(made, "10.96.0.10", 80)["number"]
+        made.configure(values(algorithm="maglev", maglev_size=251))
+        await made.agent.reload()
+        await until(lambda: len(behind(made, "10.96.0.10", 80)) == 251)
+        assert row_of(made, "10.96.0.10", 80)["number"] == number
+        assert names(made)["web"].frontends[0].number == number
 
 
 async def test_services_by_command_over_restarts(tmp_path: Path) -> None:

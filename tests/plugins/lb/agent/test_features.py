@@ -240,6 +240,14 @@ def test_local_redirects(world: World) -> None:
     )
     world.until_used("169.254.169.254:80", *addresses(world, *SERVERS))
     assert world.spread("client", "169.254.169.254", 80, 3) == dict.fromkeys(SERVERS, 1)
+    assert world.spread("web-0", "169.254.169.254", 80, 3) == dict.fromkeys(SERVERS, 1)
+    skip = "spec:\n  skipRedirectFromBackend: true\n"
+    text = (world.node.resources / "metadata.yaml").read_text()
+    world.resource("metadata.yaml", text.replace("spec:\n", skip))
+    world.node.until(
+        lambda: world.ask("web-0", "169.254.169.254", 80, timeout=0.3) == "", "backends are let through"
+    )
+    assert world.spread("client", "169.254.169.254", 80, 3) == dict.fromkeys(SERVERS, 1)
     world.until_used(f"{dual(12)[0]}:53", *addresses(world, *SERVERS))
     assert world.spread("client", dual(12)[0], 53, 3) == dict.fromkeys(SERVERS, 1)
 
