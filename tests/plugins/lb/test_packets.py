@@ -393,7 +393,9 @@ def test_the_less_busy_one(three: Services) -> None:
     three.service("vip", 7, 1, 2, algorithm=Algorithm.LEAST_CONNECTIONS)
     three.bench.map("lb_loads").update(1, 1000)
     seen = spread(three, range(41000, 41100))
-    assert seen["c"] > seen["b"] * 2
+    assert seen["c"] > seen["b"] * 1.3, (
+        "three of four; as many as that, with fewer than one failure in 10,000"
+    )
     assert three.bench.map("lb_loads").lookup(1) + three.bench.map("lb_loads").lookup(2) == 1100
 
 

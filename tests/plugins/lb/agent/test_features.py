@@ -183,12 +183,16 @@ def test_policies_of_traffic_and_places(world: World) -> None:
         assert world.spread("client", vip, 80, 4) == {"web-0": 4}
 
 
+POOL = """\
+apiVersion: cilium.io/v2
+kind: CiliumLoadBalancerIPPool
+metadata: {name: blue}
+spec: {blocks: [{cidr: 198.51.100.0/28}, {cidr: "2001:db8:5::/64"}]}
+"""
+
+
 def test_node_ports_and_addresses_from_pools_from_within(world: World) -> None:
-    world.resource(
-        "pool.yaml",
-        "apiVersion: cilium.io/v2\nkind: CiliumLoadBalancerIPPool\nmetadata: {name: blue}\n"
-        'spec: {blocks: [{cidr: 198.51.100.0/28}, {cidr: "2001:db8:5::/64"}]}\n',
-    )
+    world.resource("pool.yaml", POOL)
     text = service(
         "front",
         f"type: LoadBalancer, {ips(9)}, selector: {{app: web}}, externalIPs: [203.0.113.9], "
@@ -339,28 +343,32 @@ def test_a_health_check_port_answers_on_the_node(world: World) -> None:
 
 
 def test_what_people_are_shown(world: World) -> None:
+    world.resource("pool.yaml", POOL)
+    text = service(
+        "shown",
+        f"type: LoadBalancer, {ips(16)}, selector: {{app: web}}, externalIPs: [203.0.113.16], "
+        "ports: [{name: a, port: 80, targetPort: 8080, nodePort: 30016}, {name: b, port: 80, protocol: UDP}]",
+        annotations="{service.cilium.io/lb-algorithm: maglev}",
+    )
+    world.resource("shown.yaml", text)
+    vip = dual(16)[0]
+    world.until_used(f"{vip}:80/tcp", *addresses(world, *SERVERS))
     rows = json.loads(world.node.axoneme("service", "list", "-o", "json").stdout)
     assert all(row["id"] for row in rows if row["frontend"])
-    assert {row["type"] for row in rows} >= {
-        "ClusterIP",
-        "LoadBalancer",
-        "NodePort",
-        "ExternalIPs",
-        "LocalRedirect",
-    }
+    assert {row["type"] for row in rows} >= {"ClusterIP", "LoadBalancer", "NodePort", "ExternalIPs"}
     table = world.node.axoneme("service", "list").stdout.splitlines()
     assert table[0].split() == ["ID", "FRONTEND", "SERVICE", "TYPE", "SERVICE", "BACKEND"]
-    world.ask("client", dual(1)[0], 80)
-    entries = json.loads(
-        world.node.axoneme("bpf", "nat", "list", "--address", dual(1)[0], "-o", "json").stdout
-    )
-    assert any(one["destination"] == f"{dual(1)[0]}:80" for one in entries)
+    assert world.ask("client", vip, 80) in SERVERS
+    entries = json.loads(world.node.axoneme("bpf", "nat", "list", "--address", vip, "-o", "json").stdout)
+    assert any(one["destination"] == f"{vip}:80" for one in entries)
     lines = world.node.axoneme("bpf", "ct", "list", "--protocol", "tcp").stdout.splitlines()
+    assert lines
     assert all(line.startswith("TCP ") for line in lines)
     held = json.loads(world.node.axoneme("bpf", "lb", "list", "-o", "json").stdout)
-    assert {row["frontend"] for row in held} >= {f"{dual(1)[0]}:80/TCP/i", f"{dual(1)[0]}:80/UDP/i"}
+    assert {row["frontend"] for row in held} >= {f"{vip}:80/TCP/i", f"{vip}:80/UDP/i"}
     tables = json.loads(world.node.axoneme("bpf", "lb", "maglev", "list", "-o", "json").stdout)
     assert {len(one["table"]) for one in tables} == {16_381}
     for arguments in (("--backends",), ("--frontends",), ("--source-ranges",)):
         world.node.axoneme("bpf", "lb", "list", *arguments)
+    assert "198.51.100.0" in world.node.axoneme("lb", "pool", "list").stdout
     assert world.node.problems() == []

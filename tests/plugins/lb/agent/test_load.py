@@ -119,7 +119,7 @@ def test_many_updates_a_second(world: World) -> None:
     world.node.call("service.add", **extra, backends=backends)
     world.until_used(f"10.96.0.11:{PORT}", address["web-0"])
     stay = [one for one in mesh(netns, VIPS, PORT) if one.kind in (Kind.REQUEST, Kind.DATAGRAM)]
-    begin = world.node.metric("lb_updates_total")
+    begin = world.node.metric("axoneme_lb_updates_total")
     with Traffic(servers=servers(world), flows=[*stay, flow]) as traffic, world.node.client() as client:
         for number, names in zip(range(100), turns, strict=False):
             backends = [{"address": address[name], "port": PORT} for name in names]
@@ -128,6 +128,6 @@ def test_many_updates_a_second(world: World) -> None:
                 world.resource("web.yaml", behind(world, *names))
         traffic.more(20)
         # Each was written by itself, or together with the one after it.
-        assert world.node.metric("lb_updates_total") - begin >= 50
+        assert world.node.metric("axoneme_lb_updates_total") - begin >= 50
     traffic.check()
     assert world.node.problems() == []
