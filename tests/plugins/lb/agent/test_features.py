@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from lb_agents import NODE_ADDRESSES, PORT, World, world_of
 from lb_scenes import service, slices
-from world import NODE_ADDRESSES, PORT, World, world_of
 
 from axoneme.core.testing.namespaces import within
 

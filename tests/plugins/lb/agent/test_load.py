@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Iterator
 
 import pytest
+from lb_agents import World, world_of
 from lb_scenes import service, slices
-from world import World, world_of
 
 from axoneme.core.testing.traffic import Flow, Kind, Traffic, mesh
 

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from lb_agents import World, world_of
 from lb_scenes import service
-from world import World, world_of
 
 from axoneme.core.net import namespaces
 from axoneme.core.testing.namespaces import within
