@@ -146,6 +146,11 @@ def replay(
     show_default=True,
     help="Allow addresses by their DNS names, where these are known.",
 )
+@click.option(
+    "--audit",
+    is_flag=True,
+    help="Policies that are audited: they deny nothing, and tell what they would deny.",
+)
 @output_option
 @click.pass_obj
 def learn(session: Session, /, output: str, **arguments: Any) -> None:

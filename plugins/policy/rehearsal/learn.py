@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from attrs import frozen
 
 from axoneme.core.api.wire import NotFoundError, RequestError
+from axoneme.plugins.policy.language import MODE
 from axoneme.plugins.policy.model import NAMESPACE_KEY, Direction, Protocol
 from axoneme.plugins.policy.parties import Address, Party, label_value
 from axoneme.plugins.policy.rehearsal.inputs import Inputs
@@ -41,6 +42,7 @@ class Options:
     :param ipv4_prefix: addresses of the world are widened to prefixes of this length.
     :param most_prefixes: a rule with more prefixes than this one speaks of the whole world instead.
     :param names: addresses whose DNS names are known are allowed by name.
+    :param audit: the policies are to be audited before they are enforced.
     :param directions: those that the policies are about.
     """
 
@@ -49,6 +51,7 @@ class Options:
     ipv6_prefix: int = 128
     most_prefixes: int = 32
     names: bool = True
+    audit: bool = False
     directions: tuple[Direction, ...] = tuple(Direction)
 
 
@@ -123,7 +126,10 @@ def _policy(
             {}
         ]  # an empty rule allows nothing and turns default deny on
     name = object_name("learned", *wanted.values())
-    return policy_object(name, namespace, {"matchLabels": dict(sorted(wanted.items()))}, rules)
+    made = policy_object(name, namespace, {"matchLabels": dict(sorted(wanted.items()))}, rules)
+    if options.audit:
+        made["metadata"]["annotations"] = {MODE: "audit"}
+    return made
 
 
 def _is(labels: Iterable[str], wanted: dict[str, str]) -> bool:

@@ -48,7 +48,7 @@ def methods(context: PluginContext) -> Iterable[ApiMethod]:
 
     async def learn(
         selector: str, since: float = 0, until: float = 0, directions: list[str] | None = None, ignore: list[str] | None = None,
-        ipv4_prefix: int = 32, ipv6_prefix: int = 128, most_prefixes: int = 32, names: bool = True,
+        ipv4_prefix: int = 32, ipv6_prefix: int = 128, most_prefixes: int = 32, names: bool = True, audit: bool = False,
     ) -> dict[str, Any]:  # fmt: skip
         chosen = _texts(directions)
         if not set(chosen) <= {"egress", "ingress"}:
@@ -56,7 +56,7 @@ def methods(context: PluginContext) -> Iterable[ApiMethod]:
         return await run(
             "learn", selector=str(selector), folder=folder, since=_seconds(since), until=_seconds(until), directions=chosen,
             ignore=_texts(ignore), ipv4_prefix=_between(ipv4_prefix, 0, 32), ipv6_prefix=_between(ipv6_prefix, 0, 128),
-            most_prefixes=_between(most_prefixes, 0, 1000), names=bool(names),
+            most_prefixes=_between(most_prefixes, 0, 1000), names=bool(names), audit=bool(audit),
         )  # fmt: skip
 
     return [

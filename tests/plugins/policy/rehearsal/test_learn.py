@@ -176,6 +176,11 @@ def test_options(tmp_path: Path) -> None:
 
     (policy,) = learnt(inputs, folder, directions=(Direction.INGRESS,))["policies"]
     assert "egress" not in policy["spec"]
+    audited = learnt(inputs, folder, audit=True)["yaml"]
+    assert "axoneme.io/mode: audit" in audited
+    assert dropped(inputs, audited.replace("port: '8080'", "port: '1'"), folder) == [], (
+        "it denies nothing, right or wrong"
+    )
 
 
 def test_addresses_with_names_are_allowed_by_name(tmp_path: Path) -> None:
