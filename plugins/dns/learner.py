@@ -35,6 +35,8 @@ log = logs.get(__name__)
 
 #: How often the kernel is asked whether it knows an address, in seconds.
 STEP = 0.001
+#: Of how many names it is remembered who selects them.
+REMEMBERED = 10_000
 
 
 class Learner:
@@ -47,6 +49,8 @@ class Learner:
         self._selectors = state.table(FQDN_SELECTORS.name, FqdnSelector)
         self._ipcache = state.table(IPCACHE.name, IpcacheEntry)
         self._identities = state.table(IDENTITIES.name, Identity)
+        self._selecting: dict[str, frozenset[str]] = {}
+        self._asked = -1
         #: Answers that went out before the kernel knew them; addresses that were forgotten.
         self.late = 0
         self.forgotten = 0
@@ -71,13 +75,24 @@ class Learner:
                 txn.delete(self._names, pair)
             for pair in change.added:
                 txn.upsert(self._names, DnsName(name=pair[0], address=pair[1]))
-        labels = {f"fqdn:{row.pattern}" for row in self._selectors if name_matches(row.pattern, name)}
+        labels = self._labels(name)
         kept = [address for address in addresses if self._cache.get(name, address) is not None]
         if labels and not await self._settled(kept, labels):
             self.late += 1
             log.warning("dns_answer_not_settled", name=name, seconds=self._delay)
 
-    async def _settled(self, addresses: list[Address], labels: set[str]) -> bool:
+    def _labels(self, name: str) -> frozenset[str]:
+        """Those of the selectors that select the name; remembered until the selectors change."""
+        if self._selectors.revision != self._asked or len(self._selecting) > REMEMBERED:
+            self._asked = self._selectors.revision
+            self._selecting.clear()
+        labels = self._selecting.get(name)
+        if labels is None:
+            matching = (row.pattern for row in self._selectors if name_matches(row.pattern, name))
+            labels = self._selecting[name] = frozenset(f"fqdn:{pattern}" for pattern in matching)
+        return labels
+
+    async def _settled(self, addresses: list[Address], labels: frozenset[str]) -> bool:
         clock = asyncio.get_running_loop()
         deadline = clock.time() + self._delay
         while addresses := [one for one in addresses if not self._is_known(one, labels)]:
@@ -86,7 +101,7 @@ class Learner:
             await asyncio.sleep(STEP)
         return True
 
-    def _is_known(self, address: Address, labels: set[str]) -> bool:
+    def _is_known(self, address: Address, labels: frozenset[str]) -> bool:
         row = self._ipcache.get(host_prefix(address))
         if row is None:
             return False
