@@ -52,11 +52,6 @@ class Target:
     tls: Tls | None = None
     basic: tuple[str, str] | None = None
 
-    @property
-    def grpc(self) -> str:
-        """The address in gRPC's notation."""
-        return self.address
-
 
 def open_channel(target: Target, *, aio: bool = False) -> Any:
     """A gRPC channel; it connects with the first call. Reads the files of the TLS settings now.
@@ -74,9 +69,9 @@ def open_channel(target: Target, *, aio: bool = False) -> Any:
             raise ConnectionFailedError(
                 "a password is only sent over TLS", hint="use --tls, or a tls:// address"
             )
-        return make.insecure_channel(target.grpc, options=options)
+        return make.insecure_channel(target.address, options=options)
     credentials = _credentials(grpc, target, target.tls)
-    return make.secure_channel(target.grpc, credentials, options=options)
+    return make.secure_channel(target.address, credentials, options=options)
 
 
 def _options(target: Target) -> list[tuple[str, Any]]:

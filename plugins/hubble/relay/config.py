@@ -39,6 +39,10 @@ class RelaySettings:
     peer_service: str = setting(
         "", help="the agent that knows the nodes, HOST:PORT or unix:///PATH; empty: the agent of this machine"
     )
+    peer_server_name: str = setting(
+        "",
+        help="the name on the peer service's certificate; empty: its host, or Cilium's name for it when that is an address",
+    )
     peers: tuple[Peer, ...] = setting((), help="the nodes, in place of a peer service")
     node_tls: NodeTls = setting(NodeTls(), help="TLS towards nodes and the peer service")
     sort_buffer: int = setting(

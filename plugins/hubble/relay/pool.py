@@ -208,9 +208,9 @@ class Pool:
         tls = self._settings.node_tls
         if self._service.startswith("unix:") or not tls.ca:
             return Target(address=self._service)
-        # Whichever agent answers has a certificate of its own name, or of the service's.
         host, _ = split_address(self._service)
-        name = "" if any(char.isalpha() for char in host) else f"hubble-peer.default.{DOMAIN}"
+        named = self._settings.peer_server_name or any(char.isalpha() for char in host.partition(":")[0])
+        name = self._settings.peer_server_name if named else f"hubble-peer.default.{DOMAIN}"
         return Target(
             address=self._service,
             tls=Tls(ca=tls.ca, certificate=tls.certificate, key=tls.key, server_name=name),

@@ -281,6 +281,23 @@ async def test_tls_on_both_sides_and_nodes_that_speak_none_are_refused(tmp_path:
         await one.stop()
 
 
+async def test_a_peer_service_with_tls_is_asked_by_the_name_on_its_certificate(tmp_path: Path) -> None:
+    ours, one = Authority(tmp_path), FakeNode("one", [1])
+    name = "node1.default.hubble-grpc.cilium.io"
+    await one.start(ours.server("one", name))
+    known = FakePeers(Peer(name="one", address=one.peer.address, server_name=name))
+    server = GrpcServer(
+        Place(listen="127.0.0.1:0", tls=ours.server("peers", name)), [known.handler()], ["peer.Peer"]
+    )
+    try:
+        async with running(server.serve):
+            made = settings(node_tls=NodeTls(ca=(ours.file,)), peer_server_name=name)
+            async with relaying(made, up=1, service=f"127.0.0.1:{server.port}") as (_relay, stub):
+                assert [answer.flow.uuid async for answer in stub.GetFlows(Request())][1:] == ["one-1"]
+    finally:
+        await one.stop()
+
+
 def test_what_the_command_line_says_goes_before_the_configuration() -> None:
     assert chosen(RelaySettings()) == RelaySettings()
     made = chosen(
