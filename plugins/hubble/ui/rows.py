@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from axoneme.plugins.hubble.proto.flow_pb2 import Endpoint, Flow, Policy
 
 _DIRECTIONS: Final = {1: "ingress", 2: "egress"}
-_L7: Final = 129
+_POLICY_VERDICT: Final = 5
 
 
 def row(number: int, flow: Flow) -> dict[str, Any]:
@@ -79,7 +79,8 @@ def summary(flow: Flow) -> str:
         return f"{','.join(dns.qtypes)} {dns.query}{answer}{_latency(flow)}"
     if kind == "kafka":
         return f"{flow.l7.kafka.api_key} {flow.l7.kafka.topic}"
-    return str(flow.Summary)
+    said = str(flow.Summary)
+    return f"policy verdict; {said}" if flow.event_type.type == _POLICY_VERDICT else said
 
 
 def _latency(flow: Flow) -> str:

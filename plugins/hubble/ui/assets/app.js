@@ -86,6 +86,7 @@ class App {
       onState: (state) => { this.state(state); if (state === "lost") this.check(); },
     });
     $("live").setAttribute("aria-pressed", "true");
+    this.state("live");
   }
 
   // Why a stream does not come: the filter is wrong, a token is needed, or the agent is away.
@@ -156,6 +157,7 @@ class App {
     if (!times) return;
     this.stream?.close();
     $("live").setAttribute("aria-pressed", "false");
+    $("live").querySelector("span").textContent = "Back to now";
     this.looking?.abort();
     this.looking = new AbortController();
     try {

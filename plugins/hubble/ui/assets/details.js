@@ -23,7 +23,7 @@ export class Details {
   show(...parts) {
     const scroll = this.box.scrollTop;
     const close = h("button", { class: "quiet close", type: "button", "aria-label": "Close", onclick: () => this.onSelect(null) }, "✕");
-    this.box.replaceChildren(close, ...parts.filter(Boolean));
+    this.box.replaceChildren(close, ...parts.flat().filter(Boolean));
     this.box.hidden = false;
     this.box.scrollTop = scroll;
   }

@@ -32,7 +32,7 @@ function side(one) {
 
 function rule({ policy, path, file, line, text: words }) {
   return h("div", {},
-    h("p", {}, h("b", {}, policy || "No policy"), ` ${path}`),
+    policy ? h("p", {}, h("b", {}, policy), ` ${path}`) : null,
     file ? h("p", { class: "where" }, line ? `${file}:${line}` : file) : null,
     words?.startsWith("{") ? h("details", {}, h("summary", {}, "The rule"), h("pre", { tabindex: 0 }, pretty(words))) : words ? h("p", { class: "where" }, words) : null);
 }

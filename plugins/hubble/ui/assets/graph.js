@@ -42,7 +42,6 @@ export class Graph {
   // What there is now. Elements stay, so that focus and transitions do.
   update(store) {
     this.store = store;
-    this.callers = new Set([...store.edges.values()].map((edge) => edge.source));
     this.links = store.links((edge) => this.ends(edge));
     this.parties = this.shown(store);
     const { places, regions } = this.layout.arrange([...this.parties.values()], [...this.links.values()]);
@@ -57,13 +56,13 @@ export class Graph {
     $("map-empty").hidden = this.parties.size > 0;
   }
 
-  // The ends of an edge on the map. Whoever is outside and both calls and is called stands there twice: left and right.
+  // The ends of an edge on the map. Whoever is outside may stand there twice: as a caller, and as one that is called.
   ends({ source, destination }) {
     const parties = this.store.parties;
     const from = this.grouped ? namespaceOf(parties.get(source)) : source;
     const to = this.grouped ? namespaceOf(parties.get(destination)) : destination;
     if (from === to && this.grouped) return null;
-    return [from, outside(parties.get(destination)) && this.callers.has(destination) ? to + AGAIN : to];
+    return [from, outside(parties.get(destination)) ? to + AGAIN : to];
   }
 
   shown(store) {
@@ -179,7 +178,8 @@ export class Graph {
     const text = all.slice(0, 2).join(", ") + (all.length > 2 ? ` +${all.length - 2}` : "");
     const [x, y] = point(curve, 0.5);
     const width = text.length * 6.4 + 14;
-    return s("g", { class: "label", transform: `translate(${x} ${y})` },
+    const tight = Math.abs(curve[6] - curve[0]) < width + 8; // between neighbours it stands above the link
+    return s("g", { class: "label", transform: `translate(${x} ${tight ? y - 32 : y})` },
       s("rect", { x: -width / 2, y: -9, width, height: 18, rx: 9 }),
       s("text", { "text-anchor": "middle", y: 3.5 }, text));
   }
@@ -200,7 +200,17 @@ export class Graph {
     const [x1, x2] = ahead ? [a.x + CARD.width, b.x - 5] : [a.x, b.x + CARD.width + 5];
     const reach = Math.max(36, Math.abs(x2 - x1) * 0.45) * (ahead ? 1 : -1);
     const [y1, y2] = [a.y + CARD.height / 2 + (ahead ? 0 : 8), b.y + CARD.height / 2 + (ahead ? 0 : 8)];
-    return [x1, y1, x1 + reach, y1, x2 - reach, y2, x2, y2];
+    const bow = this.inTheWay(a, b) ? 1.1 * CARD.height : 0; // around cards of the same row
+    return [x1, y1, x1 + reach, y1 + bow, x2 - reach, y2 + bow, x2, y2];
+  }
+
+  inTheWay(a, b) {
+    if (Math.abs(a.y - b.y) > CARD.height / 2) return false;
+    const [left, right] = [Math.min(a.x, b.x), Math.max(a.x, b.x)];
+    for (const spot of this.places.values()) {
+      if (spot.x > left + 4 && spot.x < right - 4 && Math.abs(spot.y - (a.y + b.y) / 2) < CARD.height / 2) return true;
+    }
+    return false;
   }
 
   // What is chosen, and what it has to do with.

@@ -120,6 +120,8 @@ async def test_keyboard_alone(watched: Watched, shop: Scene) -> None:
     await page.keyboard.press("ArrowLeft")
     await page.keyboard.press("Enter")
     await expect(page.locator("#details h2")).to_have_text("frontend")
+    await expect(page.locator("#details")).to_contain_text("Called by")
+    assert "[object" not in await page.locator("#details").inner_text()
     await page.keyboard.press("Escape")
     await expect(page.locator("#details")).to_be_hidden()
     await page.locator("#rows").focus()
