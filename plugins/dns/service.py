@@ -71,6 +71,9 @@ class DnsService:
             ready()
             while True:
                 await asyncio.sleep(SWEEP)
+                proxyroute.ensure(
+                    MARK_TO_PROXY, MARK_MASK, families
+                )  # whoever set up routing anew took it away
                 learner.expire(self.config.grace)
                 self._forget_endpoints()
 

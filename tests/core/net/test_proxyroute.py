@@ -31,10 +31,14 @@ def test_it_comes_once_and_goes_without_a_trace() -> None:
                 assert [" ".join(line.split()) for line in rules] == [
                     "9: from all fwmark 0x200/0xf00 lookup 2004"
                 ]
+                assert "10:\tfrom all fwmark 0x200/0xf00 prohibit" in said(netns, f"-{version} rule")
                 assert said(netns, f"-{version} route show table 2004").startswith("local default dev lo"), (
                     everything
                 )
             assert "local 198.51.100.1 dev lo" in said(netns, "route get 198.51.100.1 mark 0x200")
+        said(netns, "route flush table 2004")
+        with pytest.raises(subprocess.CalledProcessError):
+            said(netns, "route get 198.51.100.1 mark 0x200")
         for _ in range(2):
             within(netns, lambda: proxyroute.remove(MARK_TO_PROXY, MARK_MASK))
         assert [said(netns, f"-{version} rule") for version in (4, 6)] == before

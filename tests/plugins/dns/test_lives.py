@@ -6,7 +6,7 @@ from pathlib import Path
 
 import dns.exception
 import pytest
-from places import Place, place
+from places import Place, place, run
 
 pytestmark = pytest.mark.kernel
 
@@ -94,3 +94,11 @@ def test_a_reload_loses_no_question(tmp_path: Path) -> None:
         assert there.reaches("198.18.7.1"), "what was resolved goes on"
         with pytest.raises((dns.exception.Timeout, OSError)):
             there.ask("a.ok.test", timeout=0.4)
+
+
+def test_routing_that_somebody_took_away_comes_back(tmp_path: Path) -> None:
+    with place(tmp_path, hosts={"a.ok.test": ["198.18.8.1"]}) as there:
+        run(there.node.netns, "ip rule del pref 9")
+        run(there.node.netns, "ip route flush table 2004")
+        there.node.until(lambda: "2004" in run(there.node.netns, "ip rule"), "the rule")
+        assert there.addresses("a.ok.test") == ["198.18.8.1"]
