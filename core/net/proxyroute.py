@@ -69,9 +69,7 @@ def _all(mark: int, mask: int, versions: tuple[int, ...]) -> list[Request]:
 
 def ensure(mark: int, mask: int, versions: tuple[int, ...] = (4, 6)) -> None:
     """Makes what is missing. Raises `RtnlError`."""
-    _apply(
-        [make for version in versions for make in (_route(version), _rule(version, mark, mask))], errno.EEXIST
-    )
+    _apply(_all(mark, mask, versions), errno.EEXIST)
 
 
 def remove(mark: int, mask: int, versions: tuple[int, ...] = (4, 6)) -> None:
