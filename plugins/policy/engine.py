@@ -49,6 +49,7 @@ class Engine:
         self.universe = Universe()
         self.rules = RuleBook()
         self._policies: dict[str, Policy] = {}
+        self._audited: set[str] = set()
         self._specs = SpecIndex()
         self._labels: dict[Subject, Labels] = {}
         self._subjects: dict[int, Subject] = {}
@@ -145,6 +146,7 @@ class Engine:
             self._retire(old, policy)
             self._specs.remove(old)
         self._policies[policy.key] = policy
+        (self._audited.add if self.is_audited(policy) else self._audited.discard)(policy.key)
         self._specs.add(policy)
         for ref, rule in refs_of(policy):
             self.rules.enter(ref, rule, policy.where)
@@ -152,6 +154,7 @@ class Engine:
 
     def remove_policy(self, key: str) -> None:
         old = self._policies.pop(key, None)
+        self._audited.discard(key)
         if old is not None:
             self._retire(old, None)
             self._specs.remove(old)
@@ -274,16 +277,15 @@ class Engine:
         self, matched: list[Matched], direction: Direction, subject: Subject
     ) -> tuple[DirectionPolicy, ConflictError | None]:
         """The policy, and why what is rehearsed could not be. Raises `ConflictError` where what is enforced cannot be."""
-        everything = self.settings.audit
-        audited = [
-            one for one in matched if one.spec.direction(direction).rules and self.is_audited(one.policy)
-        ]
-        if not audited and not everything:
+        everything, audited = self.settings.audit, self._audited
+        concerned = everything or (audited and any(_is_about(one, audited, direction) for one in matched))
+        if not concerned:
             return self._of(matched, direction, subject), None
         if everything:
             enforced = rehearsing(direction)
         else:
-            enforced = self._of([one for one in matched if one not in audited], direction, subject)
+            others = [one for one in matched if one.policy.key not in audited]
+            enforced = self._of(others, direction, subject)
         try:
             rehearsed = self._of(matched, direction, subject)
         except ConflictError as error:
@@ -292,3 +294,8 @@ class Engine:
 
     def _of(self, matched: list[Matched], direction: Direction, subject: Subject) -> DirectionPolicy:
         return build(matched, direction, subject, self._cluster_ports(), self.settings)
+
+
+def _is_about(matched: Matched, policies: set[str], direction: Direction) -> bool:
+    """Whether the spec is one of these policies', and has a rule in the direction."""
+    return matched.policy.key in policies and bool(matched.spec.direction(direction).rules)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import cast
 
 from attrs import define, field, frozen
 
@@ -14,7 +15,7 @@ from axoneme.plugins.policy.filters import DirectionPolicy
 from axoneme.plugins.policy.model import L7, WILDCARD, Peer
 from axoneme.plugins.policy.numbers import Numbers
 from axoneme.plugins.policy.pending import Pending
-from axoneme.plugins.policy.resolve import Resolver, digest, digest_of, patched
+from axoneme.plugins.policy.resolve import Difference, Resolver, digest, digest_of, patched
 from axoneme.plugins.policy.rules import RuleBook, RuleRef, digest32
 from axoneme.plugins.policy.selectors import Universe
 from axoneme.plugins.policy.statements import Verdict
@@ -92,7 +93,8 @@ class LivePolicies:
         self._numbers = Numbers(hash_bits)
         self._idle: set[bytes] = set()
         self._values: dict[bytes, VerdictValue] = {}
-        self._forgotten = 0
+        self._forgotten = (0, 0)
+        self._l7_cleaned = 0
         self._l7_kept = 1024
         self._pending = Pending()
 
@@ -129,7 +131,7 @@ class LivePolicies:
             used = {value.l7 for rows in self.tables.verdicts.values() for value in rows.values()}
             self.l7 = {number: rules for number, rules in self.l7.items() if number in used}
             self._l7_kept = max(1024, len(self.l7))
-            self._values.clear()
+            self._l7_cleaned += 1
 
     def entry(self, egress_digest: bytes, ingress_digest: bytes) -> SubjectEntry:
         egress, ingress = self._live[egress_digest], self._live[ingress_digest]
@@ -162,7 +164,7 @@ class LivePolicies:
         changed = None if like is None else _changed_peers(like.policy, policy)
         resolver = resolver_of(policy)
         number = self._numbers.take(policy.digest)
-        rows = self._changed_rows({}, dict(resolver.default))
+        rows = cast("Rows", self._numbered(resolver.default))
         live = _Live(policy, number, resolver, rows, digest(resolver.default))
         self._live[policy.digest] = live
         self._idle.add(policy.digest)
@@ -265,21 +267,18 @@ class LivePolicies:
     def _use_class(self, live: _Live, signature: Signature) -> _Class | None:
         """The class of a signature; None where its decisions are those of the default class."""
         difference = live.resolver.difference(signature)
-        changes = difference.verdicts
-        if not changes:
+        if not difference.verdicts:
             return None
-        if EVERYTHING in changes:
+        base: Rows = live.rows
+        if EVERYTHING in difference.verdicts:
             # Little is left of the default: then the whole content stands for the class, so that policies share it that
             # differ in their default deny only.
-            base: Rows = {}
-            decisions = patched(live.resolver.default, changes)
-            name, changes = digest(decisions), dict(decisions)
+            name = digest(patched(live.resolver.default, difference.verdicts))
         else:
-            base = live.rows
             name = digest_of(live.default_digest, difference.packed)
         found = self._classes.get(name)
         if found is None:
-            rows = self._changed_rows(base, changes)
+            rows = self._changed_rows(base, difference)
             found = self._classes[name] = _Class(name, self._numbers.take(name), rows)
             self._pending.add_class(found.number, rows)
         found.users += 1
@@ -294,18 +293,34 @@ class LivePolicies:
             self._numbers.release(found.digest)
             self._pending.drop_class(found.number, found.rows)
 
-    def _changed_rows(self, rows: Rows, changes: Mapping[Block, Verdict | None]) -> Rows:
-        if self._forgotten != self._rules.forgotten:
+    def _changed_rows(self, base: Rows, difference: Difference) -> Rows:
+        rows: dict[Block, VerdictValue | None] = dict(base)
+        for part in difference.parts:
+            known = part.values
+            if known is None or known[0] != self._epoch():
+                known = part.values = (self._epoch(), self._numbered(part.verdicts))
+            rows.update(known[1])
+        gone = [block for block, verdict in difference.verdicts.items() if verdict is None]
+        for block in gone:
+            del rows[block]
+        return cast("Rows", rows)
+
+    def _epoch(self) -> tuple[int, int]:
+        """Rule ids and numbers of layer 7 rules that were given out hold as long as this does."""
+        return (self._rules.forgotten, self._l7_cleaned)
+
+    def _numbered(self, verdicts: Mapping[Block, Verdict | None]) -> dict[Block, VerdictValue | None]:
+        """The verdicts as they stand in the table."""
+        if self._forgotten != self._epoch():
             self._values.clear()
-            self._forgotten = self._rules.forgotten
-        known, found = self._values, dict(rows)
-        for block, verdict in changes.items():
-            if verdict is None:
-                del found[block]
-                continue
-            value = known.get(verdict.digest)
-            if value is None:
-                value = known[verdict.digest] = self._value(verdict)
+            self._forgotten = self._epoch()
+        known, found = self._values, {}
+        for block, verdict in verdicts.items():
+            value = None
+            if verdict is not None:
+                value = known.get(verdict.digest)
+                if value is None:
+                    value = known[verdict.digest] = self._value(verdict)
             found[block] = value
         return found
 

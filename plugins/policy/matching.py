@@ -15,6 +15,7 @@ class Matched:
     """A spec that selects a subject, with the policy it belongs to.
 
     :ivar order: what specs are sorted by.
+    :ivar egress, ingress: what its rules say, as long as no spec of the subject has requirements.
     :ivar has_requires: some rule demands something of the endpoint peers of other rules.
     """
 
@@ -22,7 +23,8 @@ class Matched:
     spec: Spec
     order: tuple[str, str] = derived(lambda one: (one.policy.key, one.spec.path))
     has_requires: bool = derived(lambda one: _has_requires(one.spec))
-    _statements: dict[Direction, tuple[Statement, ...]] = field(factory=dict, init=False)
+    egress: tuple[Statement, ...] = derived(lambda one: _said(one, Direction.EGRESS))
+    ingress: tuple[Statement, ...] = derived(lambda one: _said(one, Direction.INGRESS))
 
     def requires(self, direction: Direction, deny: bool) -> frozenset[Requirement]:
         """What the spec's rules with this verdict demand of the endpoint peers of all rules with it."""
@@ -30,11 +32,12 @@ class Matched:
         return frozenset(one for rule in rules if rule.deny is deny for one in rule.requires)
 
     def statements(self, direction: Direction) -> tuple[Statement, ...]:
-        """What its rules say, as long as no spec of the subject has requirements."""
-        found = self._statements.get(direction)
-        if found is None:
-            found = self._statements[direction] = tuple(statements(self.policy, self.spec, direction))
-        return found
+        """What its rules of one direction say."""
+        return self.egress if direction is Direction.EGRESS else self.ingress
+
+
+def _said(matched: Matched, direction: Direction) -> tuple[Statement, ...]:
+    return tuple(statements(matched.policy, matched.spec, direction))
 
 
 def _has_requires(spec: Spec) -> bool:

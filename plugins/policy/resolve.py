@@ -16,7 +16,7 @@ import hashlib
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from attrs import define, evolve, field
 
@@ -122,17 +122,25 @@ def inside_order(block: Block) -> tuple[int, int, int]:
     return (protocol, port, bits)
 
 
-class Difference(NamedTuple):
+@define(eq=False)
+class Difference:
     """In what decisions differ from a policy's default ones.
 
     :ivar verdicts: new verdicts by block, None where one goes.
     :ivar spans: first and last of the ports, of all protocols in a row, that rules speak of; see `blocks.span`.
     :ivar packed: each of the changes as bytes.
+    :ivar parts: what it is the sum of; itself, if of nothing else.
+    :ivar values: what whoever numbers verdicts made of them, to be found again; a part is in many sums.
     """
 
     verdicts: dict[Block, Verdict | None]
     spans: list[tuple[int, int]]
     packed: list[bytes]
+    parts: Sequence[Difference] = ()
+    values: Any = None
+
+    def __attrs_post_init__(self) -> None:
+        self.parts = self.parts or (self,)
 
 
 def _sum(parts: Sequence[Difference]) -> Difference:
@@ -141,7 +149,7 @@ def _sum(parts: Sequence[Difference]) -> Difference:
     for part in parts:
         verdicts.update(part.verdicts)
         rows += part.packed
-    return Difference(verdicts, [], rows)
+    return Difference(verdicts, [], rows, parts)
 
 
 @define
@@ -222,10 +230,10 @@ class Resolver:
                 spans.append(span(block))
             state = self._state(outer, block, allows, denies)
             verdict: Verdict | None = state.verdict
-            if block[0] and (verdict is outer.verdict or verdict == outer.verdict):
+            if block[0] and (verdict is outer.verdict or state.verdict.digest == outer.verdict.digest):
                 verdict = None  # what is around it says the same
             old = default.get(block)
-            if verdict is not old and verdict != old:
+            if verdict is not old and (verdict is None or old is None or verdict.digest != old.digest):
                 found[block] = verdict
             nesting.append((block, state))
         return Difference(found, spans, [packed_row(block, verdict) for block, verdict in found.items()])
@@ -239,7 +247,7 @@ class Resolver:
             verdict = entry.verdict
         else:
             verdict = _allowed(_choose(_step(None, entry, block), outer.wild))
-        if verdict is outer.verdict or verdict == outer.verdict:
+        if verdict is outer.verdict or verdict.digest == outer.verdict.digest:
             return Difference({}, [span(block)], [])
         return Difference({block: verdict}, [span(block)], [packed_row(block, verdict)])
 
