@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from axoneme.plugins.hubble.columns import Array, Has, Protocol, Reply, View
+from axoneme.plugins.hubble.metrics.names import POLICY_VERDICT
 from axoneme.plugins.hubble.metrics.registry import Metrics, Plan
 from axoneme.plugins.hubble.mixing import Mixer
 from axoneme.plugins.hubble.observer import Batch
@@ -32,7 +33,7 @@ class Feed:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._needs = _Needs(metrics)
-        self._mixer = Mixer(8)
+        self._mixer = Mixer(9)
         self._generation = (0, 0)
         self._forget()
 
@@ -106,6 +107,7 @@ class _Needs:
         labels = {label for context in contexts for label in context.labels}
         self._ips = "ip" in identifiers or bool(labels & {"source_ip", "destination_ip"})
         self._names = "dns" in identifiers
+        self._rules = any(handler.name == "policy" for handler in metrics.handlers)
         self._ports = any(handler.name == "port-distribution" for handler in metrics.handlers)
         self._all_ports = any("port" in handler.options.flags for handler in metrics.handlers)
 
@@ -125,6 +127,9 @@ class _Needs:
             words += [view[f"{end}_{half}"] for end in ("source", "destination") for half in ("high", "low")]
         if self._names:
             words.append(view["source_names"].astype(wide) << wide(32) | view["destination_names"])
+        if self._rules:  # what matched is told by the rule
+            rules = view["egress_rule"].astype(wide) << wide(32) | view["ingress_rule"]
+            words.append(np.where(view["event_type"] == POLICY_VERDICT, rules, wide(0)))
         return words
 
     def _port(self, view: View) -> Array:

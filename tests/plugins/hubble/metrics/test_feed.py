@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flow_world import World
+from flow_world import World, record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -88,6 +88,18 @@ def test_in_bulk_as_one_by_one(data: st.DataObject) -> None:
             single.add(flow)
     assert numbers(bulk) == numbers(single)
     assert numbers(bulk)
+
+
+def test_verdicts_of_different_rules_are_not_alike() -> None:
+    world = World()
+    bulk, single = (Metrics(parse(["policy"]), limit=100) for _ in range(2))
+    for rule in (7, 8, 7):
+        world.observer.take(record(ingress_rule=rule))
+    Feed(bulk).add(batch(world.observer))
+    for flow in batch(world.observer).flows():
+        single.add(flow)
+    assert numbers(bulk) == numbers(single)
+    assert len(numbers(bulk)) == 2
 
 
 def flood(count: int) -> Any:
