@@ -20,6 +20,7 @@ from axoneme.plugins.hubble.metrics.config import MetricsSettings
 from axoneme.plugins.hubble.metrics.feed import Feed
 from axoneme.plugins.hubble.metrics.options import parse
 from axoneme.plugins.hubble.metrics.registry import Metrics
+from axoneme.plugins.hubble.server import calls
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -101,6 +102,7 @@ class MetricsService:
         for labels, seen in self._seconds.read().items():
             seconds.add_metric(labels, list(seen.buckets()), seen.sum)
         yield seconds
+        yield from calls.collect()
 
 
 _SOURCES: Final = ("perf_event_ring_buffer", "observer_events_queue", "hubble_ring_buffer")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 from attrs import frozen
@@ -13,6 +13,8 @@ from google.protobuf.message import DecodeError, Message
 from axoneme.core import logs
 from axoneme.core.errors import AxonemeError
 from axoneme.plugins.hubble.filters.errors import CombinationError
+from axoneme.plugins.hubble.server import calls
+from axoneme.plugins.hubble.server.calls import Calls
 
 _log = logs.get(__name__)
 
@@ -69,51 +71,71 @@ def handlers(
     room = room or Room(1 << 16)
     made = {}
     for name, method in methods.items():
+        count = calls.of(service, name, streams=method.streams)
         if method.streams:
-            made[name] = grpc.unary_stream_rpc_method_handler(
-                _stream(f"{service}/{name}", method, metadata, room)
-            )
+            made[name] = grpc.unary_stream_rpc_method_handler(_stream(count, method, metadata, room))
         else:
-            made[name] = grpc.unary_unary_rpc_method_handler(
-                _unary(f"{service}/{name}", method, metadata, room)
-            )
+            made[name] = grpc.unary_unary_rpc_method_handler(_unary(count, method, metadata, room))
     return grpc.method_handlers_generic_handler(service, made)
 
 
 def _unary(
-    name: str, method: Method, metadata: Metadata, room: Room
+    count: Calls, method: Method, metadata: Metadata, room: Room
 ) -> Callable[[bytes, Any], Awaitable[bytes]]:
     async def answer(data: bytes, context: Any) -> bytes:
-        try:
-            with room:
-                await context.send_initial_metadata(metadata)
-                result: Any = method.call(parse(method.request, data), context)
-                message: Message = await result
-                return message.SerializeToString()
-        except Exception as error:
-            await _abort(context, name, error)
-            raise  # abort has raised already
+        with _counted(count) as ended:
+            try:
+                with room:
+                    await context.send_initial_metadata(metadata)
+                    result: Any = method.call(parse(method.request, data), context)
+                    message: Message = await result
+                    count.sent += 1
+                    return message.SerializeToString()
+            except Exception as error:
+                ended(_code(error))
+                await _abort(context, count, error)
+                raise  # abort has raised already
 
     return answer
 
 
 def _stream(
-    name: str, method: Method, metadata: Metadata, room: Room
+    count: Calls, method: Method, metadata: Metadata, room: Room
 ) -> Callable[[bytes, Any], Awaitable[None]]:
     async def answer(data: bytes, context: Any) -> None:
-        try:
-            with room:
-                await context.send_initial_metadata(metadata)
-                messages: Any = method.call(parse(method.request, data), context)
-                async with contextlib.aclosing(messages):  # also when the client has gone
-                    async for message in messages:
-                        await context.write(message)
-        except (asyncio.CancelledError, GeneratorExit):
-            raise
-        except Exception as error:  # noqa: BLE001 - the caller is told, the log too
-            await _abort(context, name, error)
+        with _counted(count) as ended:
+            try:
+                with room:
+                    await context.send_initial_metadata(metadata)
+                    messages: Any = method.call(parse(method.request, data), context)
+                    async with contextlib.aclosing(messages):  # also when the client has gone
+                        async for message in messages:
+                            await context.write(message)
+                            count.sent += 1
+            except (asyncio.CancelledError, GeneratorExit):
+                ended("CANCELLED")
+                raise
+            except Exception as error:  # noqa: BLE001 - the caller is told, the log too
+                ended(_code(error))
+                await _abort(context, count, error)
 
     return answer
+
+
+@contextlib.contextmanager
+def _counted(count: Calls) -> Iterator[Callable[[str], None]]:
+    """Counts a call; what it yields is told the code that it ends with, if that is not OK."""
+    code = "OK"
+
+    def ended(name: str) -> None:
+        nonlocal code
+        code = name
+
+    count.begin()
+    try:
+        yield ended
+    finally:
+        count.end(code)
 
 
 def parse(kind: type[Message], data: bytes) -> Message:
@@ -124,16 +146,22 @@ def parse(kind: type[Message], data: bytes) -> Message:
         raise CallError("INVALID_ARGUMENT", f"the request is no {kind.DESCRIPTOR.full_name}") from None
 
 
-async def _abort(context: Any, name: str, error: Exception) -> None:
+def _code(error: Exception) -> str:
+    """The name of the gRPC status code for an error."""
+    if isinstance(error, CallError):
+        return error.code
+    if isinstance(error, AxonemeError):
+        return "INVALID_ARGUMENT" if isinstance(error, CombinationError) else "UNKNOWN"
+    return "INTERNAL"
+
+
+async def _abort(context: Any, count: Calls, error: Exception) -> None:
     import grpc
 
     if context.cancelled() or context.done():
         return
-    if isinstance(error, CallError):
-        code = error.code
-    elif isinstance(error, AxonemeError):
-        code = "INVALID_ARGUMENT" if isinstance(error, CombinationError) else "UNKNOWN"
-    else:
+    code, name = _code(error), f"{count.service}/{count.method}"
+    if not isinstance(error, AxonemeError):
         _log.error("a Hubble call failed", method=name, error=error)
-        code, error = "INTERNAL", CallError("INTERNAL", f"{name} failed; see the agent's log")
+        error = CallError("INTERNAL", f"{name} failed; see the agent's log")
     await context.abort(getattr(grpc.StatusCode, code), error.args[0][:1000])

@@ -18,6 +18,7 @@ import aiohttp
 import pytest
 import yaml
 from flow_world import records
+from prometheus_client.parser import text_string_to_metric_families
 
 from axoneme.core.datapath.abi import EventType
 from axoneme.core.testing.agent import AgentKit
@@ -85,6 +86,45 @@ async def test_hubbles_own_endpoint(kit: AgentKit) -> None:
     assert 'hubble_lost_events_total{source="perf_event_ring_buffer"} 0.0' in text
     again = await text_of(url, 'hubble_metrics_http_handler_requests_total{code="200"}')
     await asyncio.to_thread(promtool, again)
+
+
+async def test_calls_of_the_api_are_counted(kit: AgentKit) -> None:
+    import grpc
+
+    from axoneme.plugins.hubble.proto.observer_pb2 import GetFlowsRequest, ServerStatusRequest
+    from axoneme.plugins.hubble.proto.observer_pb2_grpc import ObserverStub
+
+    await some_flows(kit)
+    url = f"http://127.0.0.1:{port(kit, 'hubble.metrics-http')}/metrics"
+    before = await text_of(url, "hubble_drop_total{")
+    async with grpc.aio.insecure_channel(f"unix://{kit.agent.settings.agent.run_dir}/hubble.sock") as channel:
+        stub = ObserverStub(channel)
+        await stub.ServerStatus(ServerStatusRequest())
+        sent = [answer async for answer in stub.GetFlows(GetFlowsRequest(number=3))]
+        with pytest.raises(grpc.aio.AioRpcError):
+            _ = [answer async for answer in stub.GetFlows(GetFlowsRequest(first=True, follow=True))]
+    after = await text_of(url, 'grpc_code="InvalidArgument"')
+
+    def rise(name: str, **labels: str) -> float:
+        return value(after, name, labels) - value(before, name, labels)
+
+    common = {"grpc_service": "observer.Observer", "grpc_method": "GetFlows", "grpc_type": "server_stream"}
+    assert rise("grpc_server_started_total", **common) == 2
+    assert rise("grpc_server_handled_total", **common, grpc_code="OK") == 1
+    assert rise("grpc_server_handled_total", **common, grpc_code="InvalidArgument") == 1
+    assert rise("grpc_server_msg_sent_total", **common) == len(sent)
+    unary = {"grpc_service": "observer.Observer", "grpc_method": "ServerStatus", "grpc_type": "unary"}
+    assert rise("grpc_server_msg_sent_total", **unary) == 1
+
+
+def value(text: str, name: str, labels: dict[str, str]) -> float:
+    found = [
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name and sample.labels == labels
+    ]
+    return found[0] if found else 0.0
 
 
 def promtool(text: str) -> None:
