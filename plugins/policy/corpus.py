@@ -79,7 +79,7 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
     except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         raise CorpusError(
             f"not a corpus: {error}",
-            where=Where(str(path), number),
+            where=Where(str(path), max(number, 1)),
             hint="one JSON object a line, perhaps gzipped",
         ) from None
 
