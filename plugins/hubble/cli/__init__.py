@@ -1,0 +1,1 @@
+"""The commands under `axoneme hubble` that ask a Hubble server."""
