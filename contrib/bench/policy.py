@@ -106,7 +106,7 @@ def milliseconds(work: Callable[[], object]) -> float:
 
 
 def resolve(rounds: int) -> Sequence[float]:
-    """Nothing of the subject, nor of its rules' selectors, has been looked at before."""
+    """Nothing of the subject, nor whom its rules' selectors select, has been looked at before. The rules are loaded."""
 
     def one() -> float:
         engine = filled(IDENTITIES, IDENTITIES)

@@ -125,7 +125,8 @@ class Engine:
         if policy is None:
             return None
         live = self._live[policy.digest]
-        signature = live.signature(self.universe.bit_of(identity)) if identity in self.universe else ()
+        known = identity in self.universe and identity not in self._new
+        signature = live.signature(self.universe.bit_of(identity)) if known else ()
         return decide(live.resolver.decisions(signature), protocol, port)
 
     def errors(self) -> dict[int, ConflictError]:

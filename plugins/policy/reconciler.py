@@ -265,6 +265,8 @@ class PolicyReconciler:
         return 0 if self.writer is None else self.writer.writes
 
     def health(self) -> Health:
+        if self.writer is not None and self.writer.fault:
+            return Health(level=Level.FAILED, reason=self.writer.fault)
         shortfall = self.shortfall
         if shortfall:
             level = Level.FAILED if shortfall.closed else Level.DEGRADED

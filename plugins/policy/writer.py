@@ -27,9 +27,11 @@ class MapWriter:
 
     :ivar updates: how often something was written, and `writes`: how many entries.
     :ivar synced: the maps have what they should have, but for `shortfall`.
+    :ivar fault: why they do not, if not even what should fit does; with the next change it is tried anew.
     """
 
     updates = writes = 0
+    fault = ""
     last_write = 0.0
 
     def __init__(self, maps: PolicyMaps, raise_revision: Callable[[], None]) -> None:
@@ -45,9 +47,10 @@ class MapWriter:
         :param plan: from what was desired the last time to what is desired now.
         :param closed_rule: the rule id of what is denied for want of room.
         """
-        if self.synced and not self.shortfall and fits(_peak(plan, desired), self._room):
+        usual = self.synced and not self.shortfall and fits(_peak(plan, desired), self._room)
+        if usual:
             self._follow(plan)
-        else:
+        if not usual or not self.synced:
             self._settle(desired, closed_rule)
 
     def _follow(self, plan: Plan) -> None:
@@ -72,7 +75,7 @@ class MapWriter:
         present = self._maps.read()
         fitting, shortfall = fit(desired, self._room, present, closed_rule)
         plan = difference(present, fitting)
-        self.synced = fits(_peak(plan, fitting), self._room)
+        self.synced, self.fault = fits(_peak(plan, fitting), self._room), ""
         if self.synced:
             self._follow(plan)
         if not self.synced:
@@ -95,7 +98,7 @@ class MapWriter:
             self.synced = True
         except MapFull as error:
             log.error("policy_maps_full", reason=str(error), endpoints=sorted(changing))
-            self.synced = False
+            self.synced, self.fault = False, f"{len(changing)} workloads are shut: {error}"
         self._raise_revision()
         self._count(plan)
 

@@ -29,6 +29,7 @@ from axoneme.core.workloads.ipcache import Ipcache
 from axoneme.core.workloads.names import DNS_NAMES, FQDN_SELECTORS
 from axoneme.plugins.policy import world
 from axoneme.plugins.policy.config import PolicyConfig
+from axoneme.plugins.policy.fit import Room
 from axoneme.plugins.policy.kinds import resource_kinds
 from axoneme.plugins.policy.maps import PolicyMaps, specs
 from axoneme.plugins.policy.model import Direction
@@ -273,6 +274,21 @@ async def test_a_change_without_room_for_old_and_new_at_once_goes_through(tmp_pa
             assert reconciler.health().level is Level.OK
             assert agent.policy_maps.read() == reconciler.engine.tables
             assert agent.allows(GATEWAY_ID, Direction.EGRESS, 256 + BACKEND_ID, 80)
+
+
+async def test_maps_that_are_fuller_than_they_should_be_shut_what_changes(tmp_path: Path) -> None:
+    agent = Agent(tmp_path, verdicts=1024)
+    async with running(agent) as reconciler:
+        assert reconciler.writer is not None
+        reconciler.writer._room = Room(1 << 20, 1 << 20)
+        agent.apply(_ports("big", "gateway", 1200))
+        await until(lambda: reconciler.health().level is Level.FAILED)
+        assert "1 workloads are shut" in reconciler.health().reason
+        assert BACKEND_ID not in agent.policy_maps.read().subjects
+        assert agent.allows(GATEWAY_ID, Direction.EGRESS, 256 + BACKEND_ID, 80)
+        agent.apply(_ports("big", "gateway", 100))
+        await until(lambda: reconciler.health().level is Level.OK)
+        assert agent.policy_maps.read() == reconciler.engine.tables
 
 
 async def test_a_denial_that_does_not_fit_closes_its_workload_and_says_so(tmp_path: Path) -> None:
