@@ -49,6 +49,9 @@ class BenchContext:
     def map(self, name: str) -> Map:
         return self.maps[name]
 
+    def raise_revision(self) -> None:
+        """Of programs, which there are none of."""
+
 
 def service_of(number: int) -> Service:
     return Service(

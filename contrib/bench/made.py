@@ -23,7 +23,7 @@ from axoneme.core.datapath.maps import MapKind, MapSpec
 from axoneme.core.datapath.stages import place
 from axoneme.core.datapath.testrun import run_skb
 from axoneme.core.datapath.uapi import AttachType, ProgramType
-from axoneme.core.records import Phase, Runs, Stage
+from axoneme.core.records import DropReason, Phase, Runs, Stage
 from axoneme.core.settings import Settings
 from axoneme.core.testing.datapath import DatapathBench
 from axoneme.core.testing.packets import TCP, Ethernet, IPv4, build
@@ -91,14 +91,24 @@ class MadeDatapath(DatapathBench):
 
     :param rotating: a stage after `classify` gives each packet the next of `CONNECTIONS` source ports. It changes the
         parsed tuple only, so one frame stands for all connections.
+    :param stages: further ones, with their `maps`.
     """
 
-    def __init__(self, *, rotating: bool = False, direct_routing: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        rotating: bool = False,
+        direct_routing: bool = False,
+        stages: Iterable[tuple[str, Stage]] = (),
+        maps: Iterable[MapSpec] = (),
+        reasons: Iterable[DropReason] = (),
+    ) -> None:
         settings = Settings().datapath
-        stages = [_decide(), *([_rotating(_ROTATE, "from_workload", 0)] if rotating else [])]
+        rotation = [_rotating(_ROTATE, "from_workload", 0)] if rotating else []
         super().__init__(
-            stages,
-            [*policy_maps.specs(16384, 65536), _TURNS],
+            [_decide(), *rotation, *stages],
+            [*policy_maps.specs(16384, 65536), _TURNS, *maps],
+            reasons=reasons,
             constants=Constants(direct_routing=direct_routing),
             connections=settings.conntrack_entries,
             events=settings.event_buffer,

@@ -24,6 +24,7 @@ MODULES = (
     "hubble",
     "hubble_metrics",
     "hubble_serve",
+    "lb",
     "lb_control",
     "lb_traffic",
     "event_store",

@@ -221,6 +221,8 @@ class Control:
         writes = self.image.take_writes(time.monotonic())
         if writes.size:
             writer.write(self._context.map, writes)
+            if not all(map(any, writes.backends.values())):  # a row of zeros: somebody is gone
+                self._context.raise_revision()  # so that what was sent there is moved, where it can be
             self.updates += 1
             self.writes += writes.size
         changes = self.engine.take_changes()

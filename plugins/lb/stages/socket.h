@@ -108,8 +108,12 @@ INLINE int F(lb_forward)(struct bpf_sock_addr *ctx, struct F(address) *address, 
 	frontend.protocol = ctx->protocol;
 	frontend.scope = SCOPE_INTERNAL;
 	service = ON(lb_services, lookup)(&frontend);
-	if (!service)
-		return UNTOUCHED;
+	if (!service) {
+		frontend.port = 0;
+		frontend.protocol = 0;
+		service = ON(lb_services, lookup)(&frontend);
+		return service && (service->flags & SERVICE_NO_SERVICE) ? lb_reject(REFUSED) : UNTOUCHED;
+	}
 	/* Datagrams of a connected socket pass no hook again, so that nothing could move them when their backend goes. Those
 	 * of workloads pass `translate`, which can. */
 	if (connects && ctx->type == SOCKET_DATAGRAM && lb_endpoint(ctx))

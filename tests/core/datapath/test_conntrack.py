@@ -18,6 +18,7 @@ from axoneme.core.datapath.conntrack import (
     close_events,
     collect,
     connection_numbers,
+    ends_of,
     expired_mask,
     sampled,
     ticks,
@@ -243,3 +244,25 @@ def test_an_empty_real_table(table: tuple[int, Map]) -> None:
     family, connections = table
     found = collect(connections, TIMEOUTS, family=family)
     assert (found.expired, found.entries, len(found.closed)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_the_directions_of_a_translated_connection_are_one(family: int) -> None:
+    """The client knows a service, the server a client with another port: the two keys have only addresses of others."""
+    client, service, server = (1, 40000), (9, 80), (2, 8080)
+    seen = (1, 50000)  # by the server
+    there = Entry(source=client, destination=service, protocol=6, idle=0, packets=2, sent=SYN, seen=SYN, reply=False, closed=False)  # fmt: skip
+    back = Entry(source=server, destination=seen, protocol=6, idle=int(50 * SECOND), packets=3, sent=SYN, seen=SYN, reply=True, closed=False)  # fmt: skip
+    now = ticks(10_000 * 10**9)
+    keys, values = arrays([there, back], family, now)
+    values["flags"] |= np.uint8(ConnectionFlag.NAT)
+    values["nat_daddr"], values["nat_dport"] = keys["saddr"][::-1], keys["sport"][::-1]
+    ends = ends_of(keys, values)
+    assert len(set(connection_numbers(ends).tolist())) == 1
+    assert not expired_mask(ends, values, TIMEOUTS, now).any()
+    assert len(set(connection_numbers(keys).tolist())) == 2
+    (event,) = close_events(ends, values, 5, family)
+    assert (event["sport"], event["dport"], event["packets"], event["reply_packets"]) == (40000, 8080, 2, 3)
+    untranslated = values.copy()
+    untranslated["flags"] &= np.uint8(0xFF ^ ConnectionFlag.NAT)
+    assert ends_of(keys, untranslated) is keys

@@ -215,6 +215,13 @@ def test_without_backends_there_is_no_way(sockets: Sockets) -> None:
     assert sockets.call(_connect, 6, VIP[6], 90, socket.SOCK_DGRAM)[0] == errno.EHOSTUNREACH
 
 
+def test_other_ports_of_a_services_address_refuse(sockets: Sockets) -> None:
+    key = {"address": {"a": words(VIP[4])}, "port": 0, "protocol": 0, "scope": 0}
+    sockets.bench.map("lb_services4").update(key, {"flags": int(ServiceFlag.NO_SERVICE)})
+    assert sockets.call(_connect, 4, VIP[4], 9999)[0] == errno.ECONNREFUSED
+    sockets.bench.map("lb_services4").delete(key)
+
+
 def test_who_is_excepted_gets_the_address_itself(sockets: Sockets) -> None:
     _, port = sockets.call(_listen, 4, socket.SOCK_STREAM)
     number = sockets.service(4, 91, port, flags=ServiceFlag.SKIP_BACKENDS)
