@@ -117,7 +117,7 @@ class DatapathMethods:
                     lost = listener.lost
                 for event in batch:
                     named = namer.name(event)
-                    if workload and workload not in _workloads(named):
+                    if workload and workload not in workloads_of(named):
                         continue
                     yield named
                     told += 1
@@ -139,7 +139,7 @@ def _event_type(kinds: Any, name: str) -> Any:
         raise RequestError(f"there are no events of type {name!r}", hint=nearest(name, known)) from None
 
 
-def _workloads(named: dict[str, Any]) -> set[str]:
+def workloads_of(named: dict[str, Any]) -> set[str]:
     uids = {named[side].get("workload", "") for side in ("source", "destination")}
     return uids | {uid.rpartition("/")[2] for uid in uids}
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from ipaddress import IPv6Address
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,11 @@ from axoneme.core.events.rules import RULES, Rule
 from axoneme.core.records import DropReason
 from axoneme.core.state.table import State
 from axoneme.core.workloads.endpoints import ENDPOINTS, IDENTITIES, Endpoint, Identity
+
+if TYPE_CHECKING:
+    from axoneme.core.events.store.journal import Names
+
+T = TypeVar("T", covariant=True)
 
 _PROTOCOLS = {1: "ICMPv4", 6: "TCP", 17: "UDP", 58: "ICMPv6", 132: "SCTP"}
 _SIDES = (("source", "saddr", "sport"), ("destination", "daddr", "dport"))
@@ -31,6 +36,12 @@ def boot_offset_ns() -> int:
     return time.time_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
 
+class Rows(Protocol[T]):
+    """Rows by their number: a table, or a mapping."""
+
+    def get(self, key: int, /) -> T | None: ...
+
+
 class Namer:
     """Turns records into JSON-like dictionaries with stable keys.
 
@@ -38,10 +49,12 @@ class Namer:
     """
 
     def __init__(self, state: State, reasons: Mapping[int, DropReason]) -> None:
-        self._endpoints = state.table(ENDPOINTS.name, Endpoint)
-        self._identities = state.table(IDENTITIES.name, Identity)
-        self._rules = state.table(RULES.name, Rule)
+        self._endpoints: Rows[Endpoint] = state.table(ENDPOINTS.name, Endpoint)
+        self._identities: Rows[Identity] = state.table(IDENTITIES.name, Identity)
+        self._rules: Rows[Rule] = state.table(RULES.name, Rule)
         self._reasons = reasons
+        #: What to add to a record's time to get the time of day.
+        self._offset = boot_offset_ns()
 
     def name(self, event: np.void) -> dict[str, Any]:
         """One record. Ports are absent for ICMP, and reply counters before the close."""
@@ -49,7 +62,7 @@ class Namer:
         # The last packet of a connection may have gone either way; people want to read who called whom.
         backwards = kind in (EventType.CLOSE, EventType.UPDATE) and bool(event["reply"])
         named: dict[str, Any] = {
-            "time": _moment(int(event["time"])),
+            "time": _moment(int(event["time"]) + self._offset),
             "type": kind.name.lower(),
             "protocol": _PROTOCOLS.get(int(event["protocol"]), str(int(event["protocol"]))),
             "source": self._side(event, *(_SIDES[backwards])),
@@ -113,8 +126,16 @@ class Namer:
         }
 
 
-def _moment(monotonic_ns: int) -> str:
-    moment = datetime.fromtimestamp((monotonic_ns + boot_offset_ns()) / 1e9, UTC)
+class StoredNamer(Namer):
+    """The same for records of the event store: with the names of then, and times that are of the day."""
+
+    def __init__(self, names: Names) -> None:
+        self._endpoints, self._identities, self._rules = names.endpoints, names.identities, names.rules
+        self._reasons, self._offset = names.reasons, 0
+
+
+def _moment(ns: int) -> str:
+    moment = datetime.fromtimestamp(ns / 1e9, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

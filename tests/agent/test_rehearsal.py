@@ -207,6 +207,8 @@ def test_a_killed_agent_forgets_nothing_that_was_written(place: Place) -> None:
     assert sum(len(one.records) for one in scan(place.store, damage=damage)) > 0
     assert damage == Damage()
     assert place.recorded(EventType.NEW, 6, SQL) == before, "it is read without an agent as well"
+    shown = place.node.axoneme("monitor", "--since", "1h", "--type", "new", "--workload", "db").stdout
+    assert "default/api" in shown
     place.node.start()
     assert place.recorded(EventType.NEW, 6, SQL) >= before
     place.talk()

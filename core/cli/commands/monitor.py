@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
 
+from axoneme.core.cli.moment import Moment
 from axoneme.core.cli.output import colored
 from axoneme.core.cli.session import Session
 
@@ -22,24 +26,66 @@ _COLORS = {"drop": "red", "new": "green", "close": "blue", "lost": "yellow"}
     help="Only events of this type; may be repeated.",
 )
 @click.option("--workload", default="", metavar="[NAMESPACE/]NAME", help="Only events of this workload.")
+@click.option(
+    "--since",
+    type=Moment(),
+    default=None,
+    help="Recorded events since then (1h, 7d, a time) instead; needs no agent.",
+)
 @click.option("--last", "limit", type=click.IntRange(min=0), default=0, help="Stop after so many events.")
 @click.option(
     "-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Lines, or JSON per line."
 )
 @click.pass_obj
-def command(session: Session, types: tuple[str, ...], workload: str, limit: int, output: str) -> None:
+def command(
+    session: Session, types: tuple[str, ...], workload: str, since: float | None, limit: int, output: str
+) -> None:
     """Watch connections begin, end and be refused, each with the rule that decided. Ctrl-C ends it."""
-    for event in session.stream("monitor", types=list(types), workload=workload, limit=limit):
-        click.echo(json.dumps(event, ensure_ascii=False) if output == "json" else line(event))
+    if since is None:
+        events = session.stream("monitor", types=list(types), workload=workload, limit=limit)
+    else:
+        found = recorded(session.config.settings.agent.state_dir / "events", since, types, workload)
+        events = itertools.islice(found, limit or None)
+    for event in events:
+        click.echo(
+            json.dumps(event, ensure_ascii=False)
+            if output == "json"
+            else line(event, dated=since is not None)
+        )
 
 
-def line(event: dict[str, Any]) -> str:
-    """One event for people."""
+def recorded(folder: Path, since: float, types: tuple[str, ...], workload: str) -> Iterator[dict[str, Any]]:
+    """Events of the store with the names of then, oldest first. What is not recorded of all types is not there.
+
+    :param since: seconds ago.
+    """
+    from axoneme.core.api.datapath_methods import workloads_of
+    from axoneme.core.datapath.abi import EventType
+    from axoneme.core.events.naming import StoredNamer
+    from axoneme.core.events.store.reader import KEPT, Damage, ago, scan
+
+    damage = Damage()
+    chosen = [EventType[name.upper()] for name in types] or KEPT
+    for stretch in scan(folder, ago(since), types=chosen, damage=damage):
+        namer = StoredNamer(stretch.names)
+        for event in stretch.records:
+            named = namer.name(event)
+            if not workload or workload in workloads_of(named):
+                yield named
+    if damage.frames or damage.segments:
+        click.echo(f"{damage.frames + damage.segments} pieces of the event store cannot be read", err=True)
+
+
+def line(event: dict[str, Any], *, dated: bool = False) -> str:
+    """One event for people.
+
+    :param dated: with the day, not only the time of day.
+    """
     kind = event["type"]
     word = click.style(f"{kind:<5}", fg=_COLORS.get(kind)) if colored() else f"{kind:<5}"
     if kind == "lost":
         return f"{word} {event['count']} events: this monitor is too slow"
-    text = f"{event['time'][11:]} {word} {event['protocol']:<6} {_side(event['source'])} -> {_side(event['destination'])}"
+    text = f"{event['time'] if dated else event['time'][11:]} {word} {event['protocol']:<6} {_side(event['source'])} -> {_side(event['destination'])}"
     return f"{text}  {_detail(event)}".rstrip()
 
 

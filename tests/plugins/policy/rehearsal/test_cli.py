@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 import pytest
 import yaml
@@ -21,7 +20,6 @@ from axoneme.core.errors import AxonemeError
 from axoneme.core.testing.agent import AgentKit
 from axoneme.core.workloads.endpoints import Endpoint
 from axoneme.plugins.policy.rehearsal import methods
-from axoneme.plugins.policy.rehearsal.cli import Moment
 from axoneme.plugins.policy.rehearsal.live import inputs_of
 
 Shell = Callable[..., Awaitable[tuple[int, str, str]]]
@@ -220,19 +218,3 @@ async def test_the_shell_proposes_who_is_there(
             assert found == []
     await kit.agent.stop()
     assert await proposed("get", "a") == []
-
-
-def test_moments() -> None:
-    moment = Moment()
-    assert [moment.convert(text, None, None) for text in ("90s", "30m", "1h", "7d", "0.5h")] == [
-        90,
-        1800,
-        3600,
-        604800,
-        1800,
-    ]
-    assert abs(moment.convert("2020-01-01T00:00:00Z", None, None) - (time.time() - 1577836800)) < 5
-    assert moment.convert("2020-01-01", None, None) > 0
-    for text in ("", "h", "-1h", "soon", "2999-01-01", "\uff11h", "1e9d"):
-        with pytest.raises(click.BadParameter):
-            moment.convert(text, None, None)
