@@ -99,6 +99,7 @@ class HttpServer:
                     lambda: self._accept(runner, certificates),
                     sock=ports.bind(self.address.host, self.address.port),
                     ssl=certificates.context if certificates else None,
+                    ssl_handshake_timeout=PATIENCE if certificates else None,
                 )
             except OSError as error:
                 raise self._refused(error) from error
@@ -118,7 +119,8 @@ class HttpServer:
         if certificates is not None:
             certificates.refresh()
         assert runner.server is not None, "it was set up"
-        if len(runner.server.connections) >= self._connections:
+        waiting = sum(handler.transport is None for handler in self._fresh)  # for their handshake
+        if waiting + len(runner.server.connections) >= self._connections:
             return _Refusal()
         handler = runner.server()
         self._fresh.add(handler)

@@ -57,6 +57,8 @@ def axoneme_services(context: PluginContext) -> Iterable[Service]:
             Service(name="metrics-pods", run=measured.forget),
             Service(name="metrics-http", run=measured.server.run),
         ]
+        if context.config.metrics.dynamic is not None:
+            services.append(Service(name="metrics-file", run=measured.follow))
     return services
 
 
@@ -82,7 +84,12 @@ def axoneme_api(context: PluginContext) -> Iterable[ApiMethod]:
 def axoneme_health(context: PluginContext) -> Iterable[HealthCheck]:
     from axoneme.plugins.hubble.server import service
 
-    return [HealthCheck(name="certificates", check=service.of(context).health)]
+    checks = [HealthCheck(name="certificates", check=service.of(context).health)]
+    if context.config.metrics.dynamic is not None:
+        from axoneme.plugins.hubble.metrics import service as metrics
+
+        checks.append(HealthCheck(name="metrics", check=metrics.of(context).health))
+    return checks
 
 
 @hookimpl

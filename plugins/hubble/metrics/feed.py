@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from axoneme.plugins.hubble.columns import Array, Has, Protocol, Reply, View
+from axoneme.plugins.hubble.filters.compiler import Filter
 from axoneme.plugins.hubble.metrics.names import POLICY_VERDICT
 from axoneme.plugins.hubble.metrics.registry import Metrics, Plan
 from axoneme.plugins.hubble.mixing import Mixer
@@ -28,10 +29,14 @@ _SMALL: Final = (
 
 
 class Feed:
-    """Counts batches of flows."""
+    """Counts batches of flows.
 
-    def __init__(self, metrics: Metrics) -> None:
+    :param wanted: which of them; None: all.
+    """
+
+    def __init__(self, metrics: Metrics, wanted: Filter | None = None) -> None:
         self._metrics = metrics
+        self._wanted = wanted
         self._needs = _Needs(metrics)
         self._mixer = Mixer(9)
         self._generation = (0, 0)
@@ -51,11 +56,12 @@ class Feed:
             self._forget()
             self._generation = generation
         made = view["has"] & Has.MESSAGE != 0
+        wanted = np.ones(len(view), bool) if self._wanted is None else self._wanted.mask(view)
         if made.any():
-            self._add_messages(batch, np.flatnonzero(made))
-            self._add_rows(batch, np.flatnonzero(~made))
+            self._add_messages(batch, np.flatnonzero(made & wanted))
+            self._add_rows(batch, np.flatnonzero(~made & wanted))
         else:
-            self._add_rows(batch, None)
+            self._add_rows(batch, None if self._wanted is None else np.flatnonzero(wanted))
 
     def _add_messages(self, batch: Batch, places: Array) -> None:
         """Flows that others made: layer 7, each with a latency of its own."""

@@ -72,11 +72,17 @@ class Contexts:
 
 @frozen(kw_only=True)
 class HandlerOptions:
-    """One handler as it is to be. `flags` are its own options that are on."""
+    """One handler as it is to be.
+
+    :param flags: its own options that are on.
+    :param include, exclude: serialized `flow.FlowFilter`s: flows that it is to count (none: all), and that it is not.
+    """
 
     name: str
     flags: frozenset[str] = frozenset()
     contexts: Contexts = field(factory=Contexts)
+    include: tuple[bytes, ...] = ()
+    exclude: tuple[bytes, ...] = ()
 
 
 def parse(texts: Iterable[str]) -> list[HandlerOptions]:
@@ -84,7 +90,11 @@ def parse(texts: Iterable[str]) -> list[HandlerOptions]:
 
     :raises ConfigError: unknown handler, option, identifier or label; two handlers that exclude each other.
     """
-    handlers = [_handler(word) for text in texts for word in text.split()]
+    return check([_handler(word) for text in texts for word in text.split()])
+
+
+def check(handlers: list[HandlerOptions]) -> list[HandlerOptions]:
+    """The same handlers. :raises ConfigError: two of them exclude each other."""
     names = [handler.name for handler in handlers]
     for name in names:
         if names.count(name) > 1:

@@ -66,11 +66,18 @@ class Metrics:
     """The metrics of configured handlers.
 
     :param limit: how many series each metric may have.
+    :param known: handlers that are there already, with what they counted.
     :ivar generation: rises whenever plans that were made before no longer hold.
     """
 
-    def __init__(self, options: Iterable[HandlerOptions], limit: int) -> None:
-        self.handlers = [_BY_NAME[option.name](option, limit) for option in options]
+    def __init__(
+        self,
+        options: Iterable[HandlerOptions],
+        limit: int,
+        known: Mapping[HandlerOptions, Handler] | None = None,
+    ) -> None:
+        known = known or {}
+        self.handlers = [known.get(option) or _BY_NAME[option.name](option, limit) for option in options]
         self.generation = 0
 
     @property

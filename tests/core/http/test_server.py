@@ -207,3 +207,18 @@ async def test_a_missing_certificate_is_explained(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the certificate cannot be used"):
         async with serving(tls=tls):
             pass
+
+
+async def test_handshakes_that_never_end_take_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.2)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    async with serving(tls=certificate(tmp_path, "one"), connections=3) as served:
+        held = [await asyncio.open_connection("127.0.0.1", served.port) for _ in range(3)]
+        for reader, _ in held:
+            assert await reader.read() == b"", "sent away"
+        assert await asyncio.to_thread(common_name, served.port, context)
+        for _, writer in held:
+            writer.close()

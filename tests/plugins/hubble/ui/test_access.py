@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +141,22 @@ async def test_it_starts_once_it_is_asked_for() -> None:
         async with AgentKit(values=sections(enabled=False, listen=f"127.0.0.1:{taken}")) as other:
             with pytest.raises(AxonemeError, match="Address already in use"):
                 await asyncio.to_thread(other.client().call, "hubble.ui")
+
+
+async def test_nothing_heavy_is_loaded_before_somebody_asks() -> None:
+    """In a process of its own: the agent with Hubble has neither the HTTP server nor Prometheus' library in its memory."""
+    program = """
+import asyncio, sys
+from axoneme.core.testing.agent import AgentKit
+
+async def main():
+    async with AgentKit(values={"plugins": {"enabled": ["policy", "hubble"]}}):
+        print([name for name in ("aiohttp", "prometheus_client") if name in sys.modules])
+
+asyncio.run(main())
+"""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    output, _ = await process.communicate()
+    assert output.decode().strip() == "[]"
