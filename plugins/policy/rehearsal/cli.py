@@ -149,12 +149,12 @@ def learn(session: Session, /, output: str, **arguments: Any) -> None:
 
 
 def _given(files: tuple[Path, ...], delete: tuple[str, ...], only: bool) -> dict[str, Any]:
-    from axoneme.plugins.policy.rehearsal.objects import texts_of
+    from axoneme.plugins.policy.rehearsal.objects import packed, texts_of
 
     if not files and not delete:
         raise click.UsageError("say what would change: --file, --delete")
     try:
-        return {"files": texts_of(files), "delete": list(delete), "only": only}
+        return {"files": packed(texts_of(files)), "delete": list(delete), "only": only}
     except AxonemeError as error:
         _trouble(error)
 
@@ -182,7 +182,9 @@ def _end(different: bool) -> None:
 def _print_diff(answer: dict[str, Any]) -> None:
     for name in ("added", "changed", "deleted"):
         if keys := answer["policies"][name]:
-            click.echo(f"{name}: {', '.join(key.partition('/')[2].strip('/') for key in keys)}")
+            shown = [key.partition("/")[2].strip("/") for key in keys]
+            more = f" and {len(shown) - 10} more" if len(shown) > 10 else ""
+            click.echo(f"{name}: {', '.join(shown[:10])}{more}")
     for one in answer["errors"]:
         click.echo(f"error: the policies of {one['workload']} would contradict each other: {one['error']}")
     columns = [

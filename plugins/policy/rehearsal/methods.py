@@ -14,6 +14,7 @@ from axoneme.core.errors import AxonemeError
 from axoneme.core.plugin import PluginContext
 from axoneme.core.records import ApiMethod
 from axoneme.plugins.policy.rehearsal.live import inputs_of
+from axoneme.plugins.policy.rehearsal.objects import unpacked
 
 #: Seconds that a rehearsal may take.
 TIMEOUT: Final = 120.0
@@ -101,6 +102,9 @@ async def rehearsed(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _files(files: Any) -> list[tuple[str, str]]:
+    """A list of [name, content], or that as `packed` makes it."""
+    if isinstance(files, str):
+        return unpacked(files)
     if not isinstance(files, list) or not all(
         isinstance(one, list) and len(one) == 2 and all(isinstance(part, str) for part in one)
         for one in files

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Final
 
 from attrs import frozen
 
+from axoneme.core.api.wire import RequestError
 from axoneme.core.errors import AxonemeError, ResourceError, Where
 from axoneme.core.state import yamlio
 from axoneme.core.state.document import MAX_BYTES, Document
 from axoneme.core.state.resources import Kinds, expand, read_resource
 from axoneme.plugins.policy.kinds import PARSERS, resource_kinds
 from axoneme.plugins.policy.model import CidrGroup, Policy
+
+#: The most that a request may bring, unpacked.
+MAX_TEXT: Final = 32 << 20
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -38,6 +46,25 @@ def texts_of(paths: Iterable[Path]) -> list[tuple[str, str]]:
                 reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
                 raise AxonemeError(f"cannot be read: {reason}", where=Where(str(file))) from error
     return found
+
+
+def packed(texts: list[tuple[str, str]]) -> str:
+    """Files as one short word, for a request that may not be long."""
+    return base64.b64encode(zlib.compress(json.dumps(texts).encode())).decode()
+
+
+def unpacked(word: str) -> list[tuple[str, str]]:
+    """The files again. Raises `RequestError` for what `packed` did not make, and for more than `MAX_TEXT` bytes."""
+    unpacking = zlib.decompressobj()
+    try:
+        plain = unpacking.decompress(base64.b64decode(word, validate=True), MAX_TEXT)
+        if not unpacking.eof:
+            raise RequestError(
+                f"the files have more than {MAX_TEXT >> 20} MiB", hint="ask about fewer at once"
+            )
+        return [(str(name), str(text)) for name, text in json.loads(plain)]
+    except (ValueError, TypeError, zlib.error, RecursionError) as error:
+        raise RequestError(f"packed files cannot be unpacked: {error}") from None
 
 
 def objects_of(texts: Iterable[tuple[str, str]]) -> Objects:

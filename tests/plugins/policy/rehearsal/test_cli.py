@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import time
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from axoneme.core.testing.agent import AgentKit
 from axoneme.core.workloads.endpoints import Endpoint
 from axoneme.plugins.policy.rehearsal import methods
 from axoneme.plugins.policy.rehearsal.live import inputs_of
+from axoneme.plugins.policy.rehearsal.objects import packed
 
 Shell = Callable[..., Awaitable[tuple[int, str, str]]]
 
@@ -171,6 +174,8 @@ async def test_mistakes_are_told_without_a_traceback(kit: AgentKit, shell: Shell
 
 
 async def test_the_api_refuses_what_makes_no_sense(kit: AgentKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    bomb = base64.b64encode(zlib.compress(bytes(40 << 20))).decode()
+
     def ask(method: str, **arguments: Any) -> Any:
         with kit.client() as client:
             return client.call(method, **arguments)
@@ -180,6 +185,8 @@ async def test_the_api_refuses_what_makes_no_sense(kit: AgentKit, monkeypatch: p
         {"files": [["a"]]},
         {"files": [], "delete": "x"},
         {"files": [["x.yaml", ""]]},
+        {"files": packed([])},
+        {"files": bomb},
     ):
         with pytest.raises(RequestError):
             await asyncio.to_thread(lambda given=arguments: ask("policy.diff", **given))
