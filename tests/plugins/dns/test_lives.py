@@ -94,6 +94,11 @@ def test_a_reload_loses_no_question(tmp_path: Path) -> None:
         assert there.reaches("198.18.7.1"), "what was resolved goes on"
         with pytest.raises((dns.exception.Timeout, OSError)):
             there.ask("a.ok.test", timeout=0.4)
+        values["plugins"] = {"enabled": ["policy", "dns"]}
+        node.configure(values)
+        node.reload()
+        assert there.addresses("a.ok.test") == ["198.18.7.1"], "switched on while workloads run"
+        assert there.known() == {"a.ok.test": ["198.18.7.1"]}
 
 
 def test_routing_that_somebody_took_away_comes_back(tmp_path: Path) -> None:
