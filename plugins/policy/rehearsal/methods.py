@@ -23,54 +23,96 @@ _LONGEST: Final = 366 * 86400.0
 
 
 def methods(context: PluginContext) -> Iterable[ApiMethod]:
-    one_at_a_time = asyncio.Lock()
-    folder = str(context.settings.agent.state_dir / "events")
+    ask = _Rehearsals(context)
+    return [
+        ApiMethod(
+            name="policy.diff", call=ask.diff, summary="what policies would change for those who are here now"
+        ),
+        ApiMethod(
+            name="policy.replay",
+            call=ask.replay,
+            summary="what policies would have made of recorded connections",
+        ),
+        ApiMethod(
+            name="policy.learn",
+            call=ask.learn,
+            summary="policies that allow what was recorded, and nothing else",
+        ),
+    ]
 
-    async def run(kind: str, **arguments: Any) -> dict[str, Any]:
-        async with one_at_a_time:
-            return await rehearsed({"kind": kind, "inputs": inputs_of(context), **arguments})
+
+class _Rehearsals:
+    """Answers one question at a time: each takes a process of its own, and the memory of two engines."""
+
+    def __init__(self, context: PluginContext) -> None:
+        self._context = context
+        self._one_at_a_time = asyncio.Lock()
 
     async def diff(
-        files: list[list[str]], delete: list[str] | None = None, only: bool = False
+        self, files: list[list[str]] | str, delete: list[str] | None = None, only: bool = False
     ) -> dict[str, Any]:
-        return await run("diff", files=_files(files), delete=_texts(delete), only=bool(only))
+        """:param files: [name, content] each, or all of them as `objects.packed` makes it of them.
+        :param delete: policies that would be deleted.
+        :param only: nothing but these policies would hold.
+        """
+        return await self._run("diff", **_policies(files, delete, only))
 
     async def replay(
-        files: list[list[str]],
+        self,
+        files: list[list[str]] | str,
         delete: list[str] | None = None,
         only: bool = False,
         since: float = 0,
         until: float = 0,
     ) -> dict[str, Any]:
-        return await run(
-            "replay", files=_files(files), delete=_texts(delete), only=bool(only), folder=folder,
-            since=_seconds(since), until=_seconds(until),
-        )  # fmt: skip
+        """:param since: seconds ago, as `until`; 0 for no limit."""
+        return await self._run("replay", **_policies(files, delete, only), **self._recorded(since, until))
 
     async def learn(
-        selector: str, since: float = 0, until: float = 0, directions: list[str] | None = None, ignore: list[str] | None = None,
-        ipv4_prefix: int = 32, ipv6_prefix: int = 128, most_prefixes: int = 32, names: bool = True, audit: bool = False,
-    ) -> dict[str, Any]:  # fmt: skip
+        self,
+        selector: str,
+        since: float = 0,
+        until: float = 0,
+        directions: list[str] | None = None,
+        ignore: list[str] | None = None,
+        ipv4_prefix: int = 32,
+        ipv6_prefix: int = 128,
+        most_prefixes: int = 32,
+        names: bool = True,
+        audit: bool = False,
+    ) -> dict[str, Any]:
+        """See `learn.Options`.
+
+        :param selector: `app=web,tier=front`.
+        :param ignore: keys of labels that are not to be selected by, beside the usual ones.
+        """
         chosen = _texts(directions)
         if not set(chosen) <= {"egress", "ingress"}:
             raise RequestError(f"{', '.join(chosen)} are no directions", hint="ingress, egress")
-        return await run(
-            "learn", selector=str(selector), folder=folder, since=_seconds(since), until=_seconds(until), directions=chosen,
-            ignore=_texts(ignore), ipv4_prefix=_between(ipv4_prefix, 0, 32), ipv6_prefix=_between(ipv6_prefix, 0, 128),
-            most_prefixes=_between(most_prefixes, 0, 1000), names=bool(names), audit=bool(audit),
-        )  # fmt: skip
+        return await self._run(
+            "learn",
+            **self._recorded(since, until),
+            selector=str(selector),
+            directions=chosen,
+            ignore=_texts(ignore),
+            ipv4_prefix=_between(ipv4_prefix, 0, 32),
+            ipv6_prefix=_between(ipv6_prefix, 0, 128),
+            most_prefixes=_between(most_prefixes, 0, 1000),
+            names=bool(names),
+            audit=bool(audit),
+        )
 
-    return [
-        ApiMethod(
-            name="policy.diff", call=diff, summary="what policies would change for those who are here now"
-        ),
-        ApiMethod(
-            name="policy.replay", call=replay, summary="what policies would have made of recorded connections"
-        ),
-        ApiMethod(
-            name="policy.learn", call=learn, summary="policies that allow what was recorded, and nothing else"
-        ),
-    ]
+    def _recorded(self, since: float, until: float) -> dict[str, Any]:
+        folder = self._context.settings.agent.state_dir / "events"
+        return {"folder": str(folder), "since": _seconds(since), "until": _seconds(until)}
+
+    async def _run(self, kind: str, **arguments: Any) -> dict[str, Any]:
+        async with self._one_at_a_time:
+            return await rehearsed({"kind": kind, "inputs": inputs_of(self._context), **arguments})
+
+
+def _policies(files: Any, delete: Any, only: Any) -> dict[str, Any]:
+    return {"files": _files(files), "delete": _texts(delete), "only": bool(only)}
 
 
 async def rehearsed(job: dict[str, Any]) -> dict[str, Any]:
