@@ -5,28 +5,6 @@
  * direction's entry has the key and the translation the other way round.
  */
 
-/* How packets of the direction `key` go on. */
-INLINE void F(onward)(struct F(tuple) *to, const struct F(tuple) *key, const struct F(connection) *conn)
-{
-	to->saddr = conn->nat_saddr;
-	to->daddr = conn->nat_daddr;
-	to->sport = conn->nat_sport;
-	to->dport = conn->nat_dport;
-	to->protocol = key->protocol;
-	to->pad[0] = to->pad[1] = to->pad[2] = 0;
-}
-
-/* The key of the other direction. */
-INLINE void F(counterpart)(struct F(tuple) *to, const struct F(tuple) *key, const struct F(connection) *conn)
-{
-	to->saddr = conn->nat_daddr;
-	to->daddr = conn->nat_saddr;
-	to->sport = conn->nat_dport;
-	to->dport = conn->nat_sport;
-	to->protocol = key->protocol;
-	to->pad[0] = to->pad[1] = to->pad[2] = 0;
-}
-
 /* For stages of the phase translate: whom the packet is really for, and whom the receiver shall see as its sender. */
 INLINE void F(nat_destination)(struct F(packet) *p, const struct F(address) *address, __be16 port)
 {
@@ -39,6 +17,8 @@ INLINE void F(nat_source)(struct F(packet) *p, const struct F(address) *address,
 {
 	p->translated.saddr = *address;
 	p->translated.sport = port;
+	if (p->tuple.protocol == ICMP_PROTOCOL) /* an echo's identifier is both */
+		p->translated.dport = port;
 	p->nat = 1;
 }
 
@@ -53,31 +33,6 @@ INLINE int F(recollect)(struct F(packet) *p)
 		p->backend = p->conn->backend;
 	}
 	return NEXT;
-}
-
-/* A sum of 16-bit words in one's complement, RFC 1071. */
-INLINE u16 F(folded)(s64 sum)
-{
-	u32 low = (u32)sum;
-
-	low = (low & 0xffff) + (low >> 16);
-	low = (low & 0xffff) + (low >> 16);
-	return low;
-}
-
-/* What another address adds to a sum. */
-INLINE u16 F(nat_sum)(const struct F(address) *from, const struct F(address) *to)
-{
-	return F(folded)(bpf_csum_diff((void *)from, ADDRESS_SIZE, (void *)to, ADDRESS_SIZE, 0));
-}
-
-/* What the translation adds to the sums of addresses and of ports. */
-INLINE void F(nat_sums)(const struct F(tuple) *from, const struct F(tuple) *to, u16 *addresses, u16 *ports)
-{
-	s64 sum = bpf_csum_diff((__be32 *)&from->saddr, 2 * ADDRESS_SIZE, (__be32 *)&to->saddr, 2 * ADDRESS_SIZE, 0);
-
-	*addresses = F(folded)(sum);
-	*ports = F(folded)((u32)(u16)~from->sport + (u16)~from->dport + to->sport + to->dport);
 }
 
 /* The translation, into this direction's entry. */
@@ -117,8 +72,6 @@ INLINE bool F(taken)(struct F(packet) *p, const struct F(tuple) *back_key)
 	       (u16)(back->nat_sport ^ p->tuple.dport) | (u16)(back->nat_dport ^ p->tuple.sport);
 }
 
-#define PORT_TRIES 4
-
 /*
  * A new connection whose answers could not be told from those of another one gets another source port towards the
  * server. Its client does not notice.
@@ -126,14 +79,11 @@ INLINE bool F(taken)(struct F(packet) *p, const struct F(tuple) *back_key)
 INLINE int F(unique)(struct F(packet) *p, struct F(tuple) *back_key)
 {
 	for (int i = 0; i <= PORT_TRIES; i++) {
-		u32 port = 1024 + (u32)((u64)bpf_get_prandom_u32() * (65536 - 1024) >> 32);
-
 		if (likely(!F(taken)(p, back_key)))
 			return NEXT;
-		F(nat_source)(p, &p->translated.saddr, be16(port));
+		F(nat_source)(p, &p->translated.saddr, F(nat_random_port)());
 		back_key->dport = p->translated.sport;
-		if (p->tuple.protocol == ICMP_PROTOCOL) /* an echo's identifier is both */
-			back_key->sport = p->translated.dport = p->translated.sport;
+		back_key->sport = p->translated.dport;
 	}
 	return DROP(REASON_NO_MAPPING_FOR_NAT_MASQUERADE);
 }

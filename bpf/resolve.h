@@ -1,18 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Who talks to whom: workloads of this node by address, everybody else by the longest prefix in the ipcache. */
-
-INLINE u32 F(identity_of)(const struct F(address) *address)
-{
-	struct F(prefix) key;
-	struct ipcache_entry *entry;
-
-	key.length = FULL_PREFIX;
-	key.address = *address;
-	entry = ON(ipcache, lookup)(&key);
-	return entry ? entry->identity : F(WORLD_IDENTITY);
-}
-
-_Static_assert(sizeof(struct bpf_fib_lookup) <= sizeof(struct F(connection)), "the draft is also the route's question");
+/* Who talks to whom: workloads of this node by address, everybody else by the ipcache. */
 
 /* How the packet leaves the node, for what is not a workload of it. */
 INLINE void F(route)(struct F(packet) *p)
@@ -20,7 +7,7 @@ INLINE void F(route)(struct F(packet) *p)
 	p->next_hop = HOP_STACK;
 	p->ifindex = 0;
 #if DIRECT_ROUTING
-	if (FROM_WORKLOAD && p->destination_identity != IDENTITY_HOST) {
+	if ((FROM_WORKLOAD || FROM_NETWORK) && p->destination_identity != IDENTITY_HOST) {
 		struct bpf_fib_lookup *fib;
 		u32 *device, zero = 0;
 		long answer;
@@ -56,8 +43,8 @@ INLINE int F(resolve)(struct F(packet) *p)
 {
 	p->source = ON(endpoints, lookup)(&p->tuple.saddr);
 	p->destination = ON(endpoints, lookup)(&p->translated.daddr);
-	if (FROM_NETWORK && !p->destination)
-		return TO_STACK; /* for somebody who is not ours */
+	if (FROM_NETWORK && !p->destination && !p->nat)
+		return TO_STACK; /* for somebody who is not ours, and not by a service of ours */
 	if (p->source ? !F(genuine)(p, p->source->ifindex) : FROM_WORKLOAD)
 		return DROP(REASON_INVALID_SOURCE_IP);
 	if (TO_WORKLOAD && !p->destination) /* an address of the pool that no workload has */
@@ -78,6 +65,8 @@ INLINE int F(resolve)(struct F(packet) *p)
 			return DISCARD;
 		p->destination_identity = F(identity_of)(&p->translated.daddr);
 		F(route)(p);
+		if (FROM_NETWORK && p->next_hop != HOP_DEVICE)
+			return DROP(REASON_FIB_LOOKUP_FAILED); /* the stack would send it on with its sender's address */
 	}
 	p->client_identity = p->reply ? p->destination_identity : p->source_identity;
 	p->server_identity = p->reply ? p->source_identity : p->destination_identity;

@@ -27,6 +27,7 @@ MODULES = (
     "lb",
     "lb_control",
     "lb_traffic",
+    "edge",
     "event_store",
     "rehearsal",
 )

@@ -42,6 +42,7 @@ class AttachPoint(enum.IntEnum):
     to_workload = 2
     from_network = 3
     to_network = 4
+    xdp_network = 5
 
 
 class NextHop(enum.IntEnum):

@@ -47,6 +47,8 @@ class AttachPoint:
     @property
     def defines(self) -> dict[str, int]:
         """The constants by which the shared C knows where it runs."""
+        if self.frames:
+            return {"ATTACH_POINT": int(Number[self.name])}
         if not self.packets:
             return {}
         return {

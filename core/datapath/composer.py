@@ -26,10 +26,11 @@ from axoneme.core.errors import PluginError, Where
 from axoneme.core.records import DropReason, Phase, Runs, Stage
 
 #: The shared C in the order in which it is put together. Files of the first group are included once, those of the
-#: second once per family, after the family's own names are defined.
+#: second once per family, after the family's own names are defined. Chains over frames have the first of these.
 COMMON = ("abi.h", "report.h", "neighbor.h")
+FRAMES = ("family.h", "identity.h", "translation.h")
 PER_FAMILY = (
-    "family.h", "packet.h", "classify.h", "nat.h", "observe.h", "track.h", "resolve.h", "commit.h", "rewrite.h",
+    *FRAMES, "packet.h", "classify.h", "nat.h", "observe.h", "track.h", "resolve.h", "commit.h", "rewrite.h",
     "deliver.h", "proxy.h",
 )  # fmt: skip
 
@@ -248,7 +249,7 @@ def compose(
 
 def _always(point: AttachPoint) -> list[Type | None]:
     """Structs that the shared C needs, whether or not a map has them."""
-    return [abi.EVENT, *(abi.TUPLE.values() if point.frames else ())]
+    return [abi.EVENT, *((*abi.TUPLE.values(), *abi.CONNECTION.values()) if point.frames else ())]
 
 
 def _own_jumps(point: AttachPoint, body: list[str]) -> tuple[list[str], MapSpec]:
@@ -340,7 +341,9 @@ def _frame_body(point: AttachPoint, stages: Sequence[PlacedStage]) -> list[str]:
     """The chain once per family, and the function that enters the one of the frame's family."""
     lines = _macros(point, "F(GLUE(PLUGIN, _##name))")
     for family in point.families:
-        lines += ["#undef FAMILY", f"#define FAMILY {family}", *_part("family.h")]
+        lines += ["#undef FAMILY", f"#define FAMILY {family}"]
+        for name in FRAMES:
+            lines += _part(name)
         for placed in stages:
             lines += _stage_text(placed)
         head = f"INLINE int run{family}"

@@ -46,6 +46,7 @@ REASONS: tuple[DropReason, ...] = (
     _reason(166, "UNSUPPORTED_L2_PROTOCOL", "Unsupported L2 protocol"),
     _reason(167, "NO_MAPPING_FOR_NAT_MASQUERADE", "No mapping for NAT masquerade"),
     _reason(168, "UNSUPPORTED_PROTOCOL_FOR_NAT_MASQUERADE", "Unsupported protocol for NAT masquerade"),
+    _reason(169, "FIB_LOOKUP_FAILED", "FIB lookup failed"),
     _reason(175, "FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND", "First logical datagram fragment not found"),
     _reason(176, "FORBIDDEN_ICMPV6_MESSAGE", "Forbidden ICMPv6 message"),
     _reason(181, "POLICY_DENY", "Policy denied by denylist"),

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from axoneme.core.net import messages, sysctl
-from axoneme.core.net.model import SCOPE_GLOBAL, Address
+from axoneme.core.net.model import SCOPE_GLOBAL, Address, InterfaceAddress
 from axoneme.core.net.rtnl import Rtnl
 
 #: Multicast groups for `Rtnl`: addresses that come and go (RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR).
@@ -36,11 +34,13 @@ def prepare_host() -> list[str]:
 
 def node_addresses(rtnl: Rtnl) -> set[Address]:
     """The addresses under which others know this node: of global scope, on any interface."""
-    return _global(rtnl.dump(messages.dump_addresses()))
+    return {fact.address for fact in interface_addresses(rtnl)}
 
 
-def _global(dump: Iterable[bytes]) -> set[Address]:
-    return {fact.address for fact in map(messages.read_address, dump) if fact.scope == SCOPE_GLOBAL}
+def interface_addresses(rtnl: Rtnl) -> list[InterfaceAddress]:
+    """The same with their interfaces, in the kernel's order: an interface's primary address comes first."""
+    facts = map(messages.read_address, rtnl.dump(messages.dump_addresses()))
+    return [fact for fact in facts if fact.scope == SCOPE_GLOBAL]
 
 
 def address_changes(rtnl: Rtnl) -> bool:

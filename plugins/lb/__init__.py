@@ -56,10 +56,11 @@ def axoneme_resources() -> Iterable[ResourceKind]:
 
 @hookimpl
 def axoneme_services(context: PluginContext) -> Iterable[Service]:
-    from axoneme.plugins.lb import control
+    from axoneme.plugins.lb import control, leaving
 
     made = control.of(context)
     return [
+        Service(name="addresses", run=leaving.of(context).run),
         Service(name="services", run=made.run),
         Service(name="sockets", run=made.closer.run),
         Service(name="health-checks", run=made.checks.run),
@@ -117,9 +118,12 @@ def _command(attribute: str) -> click.Command:
 
 @hookimpl
 def axoneme_health(context: PluginContext) -> Iterable[HealthCheck]:
-    from axoneme.plugins.lb import control
+    from axoneme.plugins.lb import control, leaving
 
-    return [HealthCheck(name="services", check=control.of(context).health)]
+    return [
+        HealthCheck(name="services", check=control.of(context).health),
+        HealthCheck(name="masquerading", check=leaving.of(context).health),
+    ]
 
 
 @hookimpl
@@ -131,9 +135,9 @@ def axoneme_maps(context: PluginContext) -> Iterable[MapSpec]:
 
 @hookimpl
 def axoneme_stages(context: PluginContext) -> Iterable[Stage]:
-    from axoneme.plugins.lb.programs import stages
+    from axoneme.plugins.lb import edge, programs
 
-    return stages(context.config)
+    return [*programs.stages(context.config), *edge.stages(context.config)]
 
 
 @hookimpl

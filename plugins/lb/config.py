@@ -74,6 +74,15 @@ class LbConfig:
     hash_seed: int = setting(
         0x7A6F6E65, help="of Maglev's choice; the same on all nodes", minimum=0, maximum=0xFFFFFFFF
     )
+    masquerade: bool = setting(
+        True, help="workloads reach the world under the address of the device by which they leave"
+    )
+    xdp: bool = setting(
+        True, help="serve the outside before the network stack, at the devices that datapath.devices names"
+    )
+    native: tuple[IPv4Network | IPv6Network, ...] = setting(
+        (), help="prefixes that workloads reach under their own addresses, besides the node's own pools"
+    )
 
     @property
     def sizes(self) -> Sizes:

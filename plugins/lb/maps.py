@@ -15,7 +15,7 @@ import enum
 
 from attrs import field, frozen
 
-from axoneme.core.datapath.abi import ADDRESS, PREFIX
+from axoneme.core.datapath.abi import ADDRESS, CONNECTION, PREFIX
 from axoneme.core.datapath.layout import Struct, array, be16, u8, u16, u32, u64
 from axoneme.core.datapath.maps import MapKind, MapSpec
 
@@ -144,6 +144,7 @@ class Sizes:
     sockets: int = field(default=65_536)
     affinity: int = field(default=65_536)
     sources: int = field(default=65_536)
+    native: int = field(default=4_096)
 
     @property
     def socket_places(self) -> int:
@@ -181,6 +182,18 @@ def _of_family(family: int, sizes: Sizes) -> tuple[MapSpec, ...]:
         MapSpec(
             f"lb_sockets{family}", MapKind.ARRAY, u32, SOCKET[family], sizes.socket_places,
             doc="services that sockets think they talk to",
+        ),
+        MapSpec(
+            f"lb_replies{family}", MapKind.PERCPU_ARRAY, u32, CONNECTION[family], 1,
+            doc="an answer's entry before it is entered, per CPU",
+        ),
+        MapSpec(
+            f"lb_addresses{family}", MapKind.HASH, u32, ADDRESS[family], 64,
+            doc="the node's address on each of its devices, for what leaves by it",
+        ),
+        MapSpec(
+            f"lb_native{family}", MapKind.LPM_TRIE, PREFIX[family], u32, sizes.native, flags=1,
+            doc="prefixes that workloads reach with their own addresses",
         ),
     )  # fmt: skip
 

@@ -27,14 +27,15 @@ _CHOICE = ("lb_slots", "lb_turns", "lb_loads", "lb_affinity", "lb_members")
 _PER_FAMILY = ("lb_services", "lb_backends", "lb_sources")
 
 
-def _numbers() -> dict[str, int]:
+def numbers() -> dict[str, int]:
+    """The numbers of the maps' rows by the names that the C has for them."""
     named: dict[str, type[enum.IntEnum] | type[enum.IntFlag]] = {
         "ALGORITHM": Algorithm, "SERVICE": ServiceFlag, "BACKEND": BackendFlag, "SCOPE": Scope,
     }  # fmt: skip
     return {f"{kind}_{member.name}": int(member) for kind, members in named.items() for member in members}
 
 
-def _text(*names: str) -> str:
+def text(*names: str) -> str:
     """The files one after the other, each line with its own origin."""
     return "\n".join(f'#line 1 "lb/stages/{name}"\n{(_FOLDER / name).read_text()}' for name in names)
 
@@ -43,12 +44,12 @@ def stages(config: LbConfig) -> Iterator[Stage]:
     """All stages, with the configuration's constants."""
     yield Stage(
         name="translate",
-        source=_text("choose.h", "translate.c"),
+        source=text("choose.h", "choose_packet.h", "translate.c"),
         attach=("from_workload", "from_network"),
         phase=Phase.TRANSLATE,
         runs=Runs.FIRST,
         maps=(*_CHOICE, "lb_skips", *_of_families(_PER_FAMILY)),
-        defines=_numbers() | _loopback(config) | {"HASH_SEED": config.hash_seed},
+        defines=numbers() | _loopback(config) | {"HASH_SEED": config.hash_seed},
     )
     if config.at_sockets:
         yield from _socket_stages(config)
@@ -73,7 +74,7 @@ def _socket_stages(config: LbConfig) -> Iterator[Stage]:
             attach=(f"sock_{hook}{family}",),
             phase=Phase.TRANSLATE,
             runs=Runs.EVERY,
-            defines=_numbers() | {
+            defines=numbers() | {
                 "FORWARD": int(forward), "CONNECTS": int(connects), "SOCKET_FAMILY": family,
                 "HAS_RETVAL": int(_kernel() >= (5, 18)), "SOCKET_EVENTS": config.socket_events, "SOCKET_PLACES": config.sizes.socket_places,
             },
@@ -81,8 +82,8 @@ def _socket_stages(config: LbConfig) -> Iterator[Stage]:
 
 
 def _socket_text(families: Iterable[int]) -> str:
-    each = (f"#undef FAMILY\n#define FAMILY {family}\n{_text('choose.h', 'socket.h')}" for family in families)
-    return "\n".join([_text("sockets.h"), *each, _text("exchange.c")])
+    each = (f"#undef FAMILY\n#define FAMILY {family}\n{text('choose.h', 'socket.h')}" for family in families)
+    return "\n".join([text("sockets.h"), *each, text("exchange.c")])
 
 
 def _kernel() -> tuple[int, int]:

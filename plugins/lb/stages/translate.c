@@ -4,37 +4,6 @@
  * the connection's entry remembers it.
  */
 
-INLINE u32 LOCAL(hash)(const struct F(tuple) *t)
-{
-	u32 h = HASH_SEED;
-
-#define MIX(word) \
-	do { \
-		u32 k_ = (word) * 0xcc9e2d51u; \
-		k_ = (k_ << 15) | (k_ >> 17); \
-		h ^= k_ * 0x1b873593u; \
-		h = (h << 13) | (h >> 19); \
-		h = h * 5 + 0xe6546b64u; \
-	} while (0)
-	/* MurmurHash3 of the words of both ends. Every node gets the same, so that it may be any that a packet comes to. */
-	MIX(t->saddr.a[0]);
-	MIX(t->daddr.a[0]);
-#if FAMILY == 6
-	MIX(t->saddr.a[1]);
-	MIX(t->saddr.a[2]);
-	MIX(t->saddr.a[3]);
-	MIX(t->daddr.a[1]);
-	MIX(t->daddr.a[2]);
-	MIX(t->daddr.a[3]);
-#endif
-	MIX((u32)t->sport << 16 | t->dport);
-	MIX(t->protocol);
-#undef MIX
-	h = (h ^ (h >> 16)) * 0x85ebca6bu;
-	h = (h ^ (h >> 13)) * 0xc2b2ae35u;
-	return h ^ (h >> 16);
-}
-
 /* Whether the backend that a connection has is there still; those that are terminating are. */
 INLINE bool LOCAL(lives)(const struct F(packet) *p)
 {
@@ -89,17 +58,16 @@ INLINE bool LOCAL(identify)(struct F(packet) *p)
 	return true;
 }
 
-INLINE u32 LOCAL(choose)(struct F(packet) *p, const struct lb_service *service)
+/* The backend that XDP has chosen for this packet already, 0: none. */
+INLINE u32 LOCAL(told)(const struct F(packet) *p)
 {
-	u32 hash = service->algorithm == ALGORITHM_MAGLEV ? LOCAL(hash)(&p->tuple) : bpf_get_prandom_u32();
-	struct lb_client client = {};
+#if FROM_NETWORK
+	struct lb_choice *choice = (void *)(long)p->skb->data_meta;
 
-	if (!service->affinity)
-		return F(lb_pick)(service, hash);
-	__builtin_memcpy(client.client, &p->tuple.saddr, ADDRESS_SIZE);
-	client.service = service->number;
-	client.kind = FAMILY;
-	return F(lb_pick_for)(service, &client, hash);
+	if ((void *)(choice + 1) <= (void *)(long)p->skb->data && choice->magic == LB_CHOICE)
+		return choice->backend;
+#endif
+	return 0;
 }
 
 INLINE void LOCAL(loopback)(struct F(packet) *p)
@@ -154,7 +122,9 @@ STAGE(translate)
 	}
 	if (!service->count)
 		return DROP(REASON_SERVICE_BACKEND_NOT_FOUND);
-	number = LOCAL(choose)(p, service);
+	number = LOCAL(told)(p);
+	if (!number)
+		number = F(lb_choose)(&p->tuple, service);
 	backend = ON(lb_backends, lookup)(&number);
 	if (!backend || !(backend->flags & BACKEND_USED))
 		return DROP(REASON_SERVICE_BACKEND_NOT_FOUND);

@@ -1,0 +1,207 @@
+"""The node's edge with real packets: services for the outside, backends elsewhere, and workloads that call the world."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import socket
+import struct
+from collections.abc import Iterator
+
+import pytest
+from lb_agents import PORT, World
+from lb_scenes import service, slices
+
+from axoneme.core.datapath import asm
+from axoneme.core.datapath.kernel import Program, ProgramAttributes
+from axoneme.core.datapath.syscall import SyscallKernel
+from axoneme.core.datapath.uapi import ProgramType
+from axoneme.core.datapath.xdp import XdpTarget
+from axoneme.core.testing.namespaces import Namespaces, within
+from axoneme.core.testing.node import Node, Placed
+
+pytestmark = pytest.mark.kernel
+
+#: Two networks beyond two of the node's devices, with a client in one and a server, which is some services' backend, in the
+#: other: the node's address there, and theirs.
+CLIENT = ("198.51.100.1", "2001:db8:1::1")
+CLIENTS_NODE = ("198.51.100.2", "2001:db8:1::2")
+SERVER = ("192.0.2.50", "2001:db8:2::50")
+NODE = ("192.0.2.2", "2001:db8:2::2")
+#: Addresses that services get, by pool.
+VIPS = ("203.0.113.0/28", "2001:db8:80::/124")
+
+POOL = f"""\
+apiVersion: cilium.io/v2
+kind: CiliumLoadBalancerIPPool
+metadata: {{name: outside}}
+spec: {{blocks: [{{cidr: {VIPS[0]}}}, {{cidr: "{VIPS[1]}"}}]}}
+---
+"""
+
+
+def connect(node: str, other: str, device: str, near: tuple[str, str], far: tuple[str, str]) -> None:
+    """A cable from a device of the node to another host."""
+    from pyroute2 import NetNS
+
+    with NetNS(node) as here:
+        here.link("add", ifname=device, kind="veth", peer={"ifname": "cable", "net_ns_fd": other})
+    for name, end, (four, six) in ((node, device, near), (other, "cable", far)):
+        with NetNS(name) as netns:
+            index = netns.link_lookup(ifname=end)[0]
+            netns.addr("add", index=index, address=four, prefixlen=24)
+            netns.addr("add", index=index, address=six, prefixlen=64, flags=0x02)
+            netns.link("set", index=index, state="up")
+    within(other, as_a_wire)
+
+
+def as_a_wire() -> None:
+    """Makes a veth do what cards do: take frames that XDP sends, and send only those whose checksums are complete.
+
+    The kernel hands what XDP sends to a veth only if that has a program itself.
+    """
+    command = ctypes.create_string_buffer(struct.pack("=II", 0x17, 0))  # ETHTOOL_STXCSUM: off
+    request = struct.pack("16sP", b"cable", ctypes.addressof(command))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, 0x8946, request)  # SIOCETHTOOL
+    kernel = SyscallKernel()
+    passing = ProgramAttributes(type=ProgramType.XDP, name="pass", instructions=asm.returning(2))
+    with Program.load(kernel, passing) as program:
+        XdpTarget(ifindex=socket.if_nametoindex("cable")).link(
+            kernel, program.fd
+        )  # ends with the test's process
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    values = {
+        "plugins": {"enabled": ["lb"], "lb": {"algorithm": "round-robin"}},
+        "datapath": {"devices": ["clients", "servers"]},
+    }
+    with Node(values) as node, Namespaces() as netns:
+        outside, far = netns.make("out"), netns.make("far")
+        connect(node.netns, outside, "clients", CLIENTS_NODE, CLIENT)
+        connect(node.netns, far, "servers", NODE, SERVER)
+        _route(outside)
+        node.start()
+        made = World(node=node, netns=netns)
+        made.workloads["outside"] = Placed(
+            name="outside", netns=outside, ipv4=CLIENT[0], ipv6=CLIENT[1], row={}
+        )
+        made.workloads["far"] = Placed(name="far", netns=far, ipv4=SERVER[0], ipv6=SERVER[1], row={})
+        made.serve("far", PORT)
+        made.server("web-0", app="web")
+        made.workload("client", app="client")
+        made.resource("pool.yaml", POOL)
+        yield made
+
+
+def _route(outside: str) -> None:
+    from pyroute2 import NetNS
+
+    with NetNS(outside) as netns:
+        for vip, via in zip(VIPS, CLIENTS_NODE, strict=True):
+            netns.route("add", dst=vip, gateway=via)
+
+
+def lb_addresses(world: World, name: str) -> list[str]:
+    def given() -> list[str]:
+        rows = world.node.call("service.get", service=name)
+        found = {
+            row["frontend"].rpartition(":")[0].strip("[]") for row in rows if row["type"] == "LoadBalancer"
+        }
+        return sorted(found) if len(found) == 2 else []
+
+    addresses: list[str] = world.node.until(given, "addresses from the pool")
+    return addresses
+
+
+def make(world: World, name: str, *, far: bool, near: bool, more: str = "") -> None:
+    backends = [[] for _ in range(2)]
+    for family in range(2):
+        if near:
+            backends[family].append(world.workloads["web-0"].addresses[family])
+        if far:
+            backends[family].append(SERVER[family])
+    ports = (
+        "ports: [{name: t, port: 80, targetPort: 8080}, {name: u, port: 80, protocol: UDP, targetPort: 8080}]"
+    )
+    text = service(
+        name, f"type: LoadBalancer, ipFamilyPolicy: RequireDualStack, ipFamilies: [IPv4, IPv6], {ports}{more}"
+    )
+    for addresses in backends:
+        text += slices(name, addresses, port_name="t")
+        text += slices(name, addresses, port_name="u", protocol="UDP").replace(
+            f"name: {name}-", f"name: {name}-u"
+        )
+    world.resource(f"{name}.yaml", text)
+
+
+def seen(world: World, name: str, kind: str) -> str:
+    return world.servers[name, kind].seen[-1]
+
+
+@pytest.mark.parametrize("udp", [False, True], ids=["tcp", "udp"])
+def test_a_backend_elsewhere(world: World, udp: bool) -> None:
+    """It sees the node, so that its answers come back by it."""
+    make(world, "elsewhere", far=True, near=False)
+    for address in lb_addresses(world, "elsewhere"):
+        family = ":" in address
+        world.until_used(f"[{address}]:80" if family else f"{address}:80", SERVER[family])
+        assert world.spread("outside", address, 80, 6, udp=udp) == {"far": 6}
+        assert seen(world, "far", "udp" if udp else "tcp") == NODE[family]
+
+
+@pytest.mark.parametrize("udp", [False, True], ids=["tcp", "udp"])
+def test_a_backend_here_sees_the_client(world: World, udp: bool) -> None:
+    make(world, "here", far=False, near=True)
+    for address in lb_addresses(world, "here"):
+        family = ":" in address
+        world.until_used(
+            f"[{address}]:80" if family else f"{address}:80", world.workloads["web-0"].addresses[family]
+        )
+        assert world.spread("outside", address, 80, 6, udp=udp) == {"web-0": 6}
+        assert seen(world, "web-0", "udp" if udp else "tcp") == CLIENT[family]
+
+
+def test_both_take_turns(world: World) -> None:
+    """What XDP chose is not chosen again behind it."""
+    make(world, "both", far=True, near=True)
+    for address in lb_addresses(world, "both"):
+        family = ":" in address
+        place = f"[{address}]:80" if family else f"{address}:80"
+        world.until_used(place, SERVER[family], world.workloads["web-0"].addresses[family])
+        assert world.spread("outside", address, 80, 6) == {"far": 3, "web-0": 3}
+
+
+@pytest.mark.parametrize("udp", [False, True], ids=["tcp", "udp"])
+def test_workloads_reach_the_world_as_the_node(world: World, udp: bool) -> None:
+    for family in range(2):
+        assert world.ask("client", SERVER[family], PORT, udp=udp) == "far"
+        assert seen(world, "far", "udp" if udp else "tcp") == NODE[family]
+
+
+def test_a_workload_reaches_a_service_whose_backend_is_outside(world: World) -> None:
+    make(world, "elsewhere", far=True, near=False)
+    for address in lb_addresses(world, "elsewhere"):
+        assert world.ask("client", address, 80) == "far"
+        assert seen(world, "far", "tcp") == NODE[":" in address]
+
+
+def test_a_large_transfer_survives(world: World) -> None:
+    """Segments larger than the wire's are cut by the kernel, and their checksums are completed by it."""
+    size = 3_000_000
+    world.servers["bulk", "tcp"] = world.netns.serve_tcp(
+        world.workloads["far"].netns, 9090, lambda _: b"x" * size
+    )
+
+    def fetch(address: str) -> int:
+        with socket.create_connection((address, 9090), timeout=10) as connection:
+            connection.sendall(b"?")
+            got = 0
+            while data := connection.recv(65536):
+                got += len(data)
+        return got
+
+    for address in SERVER:
+        assert within(world.workloads["client"].netns, lambda address=address: fetch(address)) == size  # type: ignore[misc]

@@ -1,0 +1,217 @@
+"""Services for the outside, before there is an skb: to backends elsewhere and back."""
+
+from __future__ import annotations
+
+import struct
+
+import attrs
+import numpy as np
+import pytest
+from edge_world import ROUTER_MAC, Edge, FrameOutcome, Xdp
+from packet_world import dropped, words
+
+from axoneme.core.datapath.abi import EventType, NextHop
+from axoneme.core.testing.datapath import Action
+from axoneme.core.testing.packets import ACK, FIN, RST, SYN, Ethernet, IPv4, IPv6, intact, parse
+from axoneme.plugins.lb.maps import Algorithm, ServiceFlag
+
+pytestmark = pytest.mark.kernel
+
+FIRST, LAST = 1024, 29999
+
+#: `LB_CHOICE` in stages/choose.h.
+CHOICE = 0x6C62A12E
+
+
+def ends(edge: Edge, outcome: FrameOutcome) -> tuple[str, int, str, int]:
+    """Both ends of a frame that was sent on, its checksums being right."""
+    assert outcome.verdict is Xdp.TX, outcome
+    assert intact(outcome.frame)
+    packet = parse(outcome.frame)
+    assert packet[Ethernet].dst == ROUTER_MAC
+    ip = packet[IPv4] if edge.family == 4 else packet[IPv6]
+    assert (ip.ttl if isinstance(ip, IPv4) else ip.hop_limit) == 63
+    return ip.src, packet.layers[2].sport, ip.dst, packet.layers[2].dport  # type: ignore[attr-defined]
+
+
+def passed(outcome: FrameOutcome, frame: bytes) -> bool:
+    """It is the classifier's, as it came."""
+    return outcome.verdict is Xdp.PASS and outcome.frame == frame
+
+
+@pytest.fixture
+def remote(edge: Edge) -> Edge:
+    """One service with one backend, which is elsewhere."""
+    edge.backend(1, "remote", 8080)
+    edge.service(1)
+    edge.service(1, port=53, protocol=17)
+    return edge
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_there_and_back(remote: Edge, protocol: str) -> None:
+    make, port = (remote.tcp, 80) if protocol == "tcp" else (remote.udp, 53)
+    world, backend = remote.addresses["world"], remote.addresses["remote"]
+    ask = make("world", remote.vip, dport=port, **({"flags": SYN} if protocol == "tcp" else {}))
+    outcome = remote.enter(ask)
+    source, given, *to = ends(remote, outcome)
+    assert (source, to) == (remote.node, [backend, 8080])
+    assert FIRST <= given <= LAST
+    (event,) = outcome.events
+    assert (event["type"], event["service"], event["dport"], event["next_hop"]) == (
+        EventType.NEW, 7, 8080, NextHop.DEVICE,
+    )  # fmt: skip
+    answer = make("remote", remote.node, sport=8080, dport=given)
+    assert ends(remote, remote.enter(answer)) == (remote.vip, port, world, 40000)
+    again = remote.enter(make("world", remote.vip, dport=port))
+    assert ends(remote, again) == (remote.node, given, backend, 8080)
+    assert not len(again.events)
+    assert remote.entries() == 2
+
+
+def test_the_classifier_knows_what_xdp_opened(remote: Edge) -> None:
+    """Packets that change the connection's state are its business, and it finds the connection."""
+    source = ends(remote, remote.enter(remote.tcp("world", remote.vip, SYN)))
+    synack = remote.tcp("remote", remote.node, SYN | ACK, sport=8080, dport=source[1])
+    assert passed(remote.enter(synack), synack)
+    back = remote.arrive(synack)
+    assert back.action is Action.REDIRECT
+    assert intact(back.frame)
+    assert parse(back.frame).layers[1].dst == remote.addresses["world"]  # type: ignore[attr-defined]
+    assert (
+        ends(remote, remote.enter(remote.tcp("remote", remote.node, sport=8080, dport=source[1])))[3] == 40000
+    )
+    fin = remote.tcp("world", remote.vip, FIN | ACK)
+    assert passed(remote.enter(fin), fin)
+    there = remote.arrive(fin)
+    assert parse(there.frame).layers[2].sport == source[1]  # type: ignore[attr-defined]
+    answer = remote.tcp("remote", remote.node, FIN | ACK, sport=8080, dport=source[1])
+    (closed,) = remote.arrive(answer).events
+    assert (closed["type"], closed["service"]) == (EventType.CLOSE, 7)
+
+
+def test_xdp_goes_on_with_what_the_classifier_opened(remote: Edge) -> None:
+    opened = remote.arrive(remote.tcp("world", remote.vip, SYN))
+    assert opened.action is Action.REDIRECT
+    assert intact(opened.frame)
+    packet = parse(opened.frame)
+    assert packet.layers[1].src == remote.node  # type: ignore[attr-defined]
+    given = packet.layers[2].sport  # type: ignore[attr-defined]
+    assert ends(remote, remote.enter(remote.tcp("world", remote.vip))) == (
+        remote.node, given, remote.addresses["remote"], 8080,
+    )  # fmt: skip
+
+
+def test_two_clients_with_the_same_port(remote: Edge) -> None:
+    one = ends(remote, remote.enter(remote.tcp("world", remote.vip, SYN, sport=2000)))
+    other = ends(remote, remote.enter(remote.tcp("router", remote.vip, SYN, sport=2000)))
+    assert one[1] == 2000
+    assert other[1] != 2000
+    back = remote.enter(remote.tcp("remote", remote.node, sport=8080, dport=other[1]))
+    assert ends(remote, back)[2:] == (remote.addresses["router"], 2000)
+
+
+def test_a_local_backend_is_the_classifiers(edge: Edge) -> None:
+    """XDP tells it whom it chose, so that nothing is chosen twice; the workload sees the client's own address."""
+    edge.backend(1, "a", 8080)
+    edge.backend(2, "b", 8080)
+    edge.service(1, 2, algorithm=int(Algorithm.ROUND_ROBIN))
+    told = []
+    for sport in range(40000, 40004):
+        frame = edge.tcp("world", edge.vip, SYN, sport=sport)
+        outcome = edge.enter(frame)
+        assert passed(attrs.evolve(outcome, frame=outcome.frame[8:]), frame)
+        told.append(struct.unpack("=II", outcome.frame[:8]))
+    assert {magic for magic, _ in told} == {CHOICE}
+    assert sorted(backend for _, backend in told) == [1, 1, 2, 2]
+    outcome = edge.arrive(edge.tcp("world", edge.vip, SYN))
+    assert outcome.action is Action.REDIRECT
+    packet = parse(outcome.frame)
+    assert packet.layers[1].src == edge.addresses["world"]  # type: ignore[attr-defined]
+    assert packet.layers[2].dport == 8080  # type: ignore[attr-defined]
+    chosen = "a" if packet[Ethernet].dst.endswith("01") else "b"
+    back = edge.send(edge.tcp(chosen, "world", SYN | ACK, sport=8080, dport=40000))
+    assert back.action is Action.REDIRECT
+    assert intact(back.frame)
+    answer = parse(back.frame)
+    assert answer.layers[1].src == edge.vip  # type: ignore[attr-defined]
+    assert answer.layers[2].sport == 80  # type: ignore[attr-defined]
+
+
+def test_the_same_client_gets_the_same_backend_by_both_ways(edge: Edge) -> None:
+    """Maglev's choice depends on the packet alone."""
+    edge.backend(1, "remote", 8080)
+    edge.backend(2, "10.1.0.8" if edge.family == 4 else "fd01::8", 8080)
+    edge.service(*([1, 2] * 64))
+    seen = set()
+    for sport in range(2000, 2016):
+        by_xdp = ends(edge, edge.enter(edge.tcp("world", edge.vip, SYN, sport=sport)))
+        edge.table.clear()
+        frame = edge.arrive(edge.tcp("world", edge.vip, SYN, sport=sport)).frame
+        assert parse(frame).layers[1].dst == by_xdp[2]  # type: ignore[attr-defined]
+        seen.add(by_xdp[2])
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize(
+    "what", ["source range", "no backends", "no service", "no packet that opens", "fragment"]
+)
+def test_what_is_not_xdps_business_passes_as_it_came(remote: Edge, what: str) -> None:
+    frame = remote.tcp("world", remote.vip, SYN)
+    if what == "source range":
+        remote.service(1, flags=int(ServiceFlag.SOURCE_RANGES))
+        assert dropped(remote.arrive(frame), "177")
+    elif what == "no backends":
+        remote.service()
+        assert dropped(remote.arrive(frame), "158")
+    elif what == "no service":
+        frame = remote.tcp("world", remote.vip, SYN, dport=81)
+    elif what == "no packet that opens":
+        frame = remote.tcp("world", remote.vip, RST)
+    elif remote.family == 4:
+        frame = remote.tcp("world", remote.vip, SYN, more=True)
+    assert (remote.family == 6 and what == "fragment") or passed(remote.enter(frame), frame)
+
+
+def test_source_ranges_admit_those_that_are_in_them(remote: Edge) -> None:
+    remote.service(1, flags=int(ServiceFlag.SOURCE_RANGES))
+    width = 24 if remote.family == 4 else 64
+    key = {"length": 32 + width, "service": 7, "address": {"a": words(remote.addresses["world"])}}
+    remote.bench.map(f"lb_sources{remote.family}").update(key, 1)
+    assert ends(remote, remote.enter(remote.tcp("world", remote.vip, SYN)))[0] == remote.node
+    remote.bench.map(f"lb_sources{remote.family}").delete(key)
+
+
+def test_a_hop_too_many_is_the_stacks(remote: Edge) -> None:
+    remote.enter(remote.tcp("world", remote.vip, SYN))
+    frame = remote.tcp("world", remote.vip, ttl=1)
+    assert passed(remote.enter(frame), frame)
+
+
+def test_udp_without_a_checksum_keeps_none(edge: Edge) -> None:
+    if edge.family == 6:
+        return  # RFC 8200 8.1: there is always one
+    edge.backend(1, "remote", 5353)
+    edge.service(1, port=53, protocol=17)
+    frame = bytearray(edge.udp("world", edge.vip))
+    frame[40:42] = b"\0\0"
+    outcome = edge.enter(bytes(frame))
+    assert outcome.verdict is Xdp.TX
+    assert outcome.frame[40:42] == b"\0\0"
+
+
+def test_checksums_hold_for_every_port(remote: Edge) -> None:
+    """Every carry of the one's complement sums is met by some of these."""
+    generator = np.random.default_rng(20)
+    for sport in 1 + generator.permutation(65535)[:300]:
+        for frame in (
+            remote.tcp("world", remote.vip, SYN, sport=int(sport)),
+            remote.udp("world", remote.vip, sport=int(sport)),
+        ):
+            outcome = remote.enter(frame)
+            given = ends(remote, outcome)[1]
+            make, port = (
+                (remote.tcp, 80) if frame[23 if remote.family == 4 else 20] == 6 else (remote.udp, 53)
+            )
+            back = remote.enter(make("remote", remote.node, sport=8080, dport=given))
+            assert ends(remote, back) == (remote.vip, port, remote.addresses["world"], sport)
