@@ -25,7 +25,7 @@ from axoneme.plugins.policy.statements import (
     MergeKey,
     Statement,
     blocks_of,
-    packed,
+    content_of,
     statement,
     statements,
 )
@@ -53,14 +53,21 @@ class DirectionPolicy:
     peers: tuple[Peer, ...] = ()
     entries: Mapping[str, tuple[tuple[Block, Entry], ...]] = field(factory=dict)
     rehearsed: DirectionPolicy | None = None
+    #: What of the entries' content is known as bytes already.
+    contents: Mapping[str, bytes] = field(factory=dict, eq=False, repr=False)
 
     @cached_property
     def digest(self) -> bytes:
         """16 bytes that stand for the content; equal content has equal bytes in every run."""
         parts = [repr((self.enforced, self.open, self.default.key)).encode()]
         for text in sorted(self.entries):
-            parts.append(b"\0" + text.encode() + b"\0")
-            parts += [packed(block) + entry.digest for block, entry in self.entries[text]]
+            content = self.contents.get(text)
+            parts += (
+                b"\0",
+                text.encode(),
+                b"\0",
+                content_of(self.entries[text]) if content is None else content,
+            )
         if self.rehearsed is not None:
             parts.append(b"\0\0" + self.rehearsed.digest)
         return hashlib.blake2b(b"".join(parts), digest_size=16, person=b"policy").digest()
@@ -80,7 +87,7 @@ def build(
     """
     if settings.enforcement is Enforcement.NEVER:
         return _plain_policy(False, True, direction, "enforcement-never")
-    present = [one for one in matched if one.spec.direction(direction).rules]
+    present = [one for one in matched if one.speaks(direction)]
     enforced, open_, default = _default(present, direction, subject, settings)
     if not enforced:
         return _plain_policy(False, True, direction, "no-policy")
@@ -172,19 +179,31 @@ class _Filters:
     def policy(self, enforced: bool, open_: bool, default: RuleRef) -> DirectionPolicy:
         entries: dict[str, tuple[tuple[Block, Entry], ...]] = {}
         peers: dict[str, Peer] = {}
+        contents: dict[str, bytes] = {}
         tls = {one.ports for one in self._merged.values() if one.entry.l7 and one.entry.l7.kind == "tls"}
         for one in chain(self._merged.values(), self._implied):
             rows = self._rows(one, tls, open_)
             if rows:
                 text = one.text
                 peers[text] = one.peer
-                entries[text] = entries[text] + rows if text in entries else rows
+                if text in entries:
+                    entries[text] += rows
+                    contents.pop(text, None)
+                else:
+                    entries[text] = rows
+                    if rows is one.rows:
+                        contents[text] = one.content
         for text, rows in entries.items():
-            if len(rows) > 1:
+            if text not in contents and len(rows) > 1:
                 entries[text] = tuple(sorted(rows, key=_row_order))
         peers.pop(WILDCARD.text, None)
         return DirectionPolicy(
-            enforced, open_, default, tuple(peers[text] for text in sorted(peers)), entries
+            enforced,
+            open_,
+            default,
+            tuple(peers[text] for text in sorted(peers)),
+            entries,
+            contents=contents,
         )
 
     def _rows(self, one: Statement, tls: set[Ports], open_: bool) -> tuple[tuple[Block, Entry], ...]:

@@ -22,6 +22,8 @@ class Matched:
     policy: Policy
     spec: Spec
     order: tuple[str, str] = derived(lambda one: (one.policy.key, one.spec.path))
+    about_egress: bool = derived(lambda one: bool(one.spec.egress.rules))
+    about_ingress: bool = derived(lambda one: bool(one.spec.ingress.rules))
     has_requires: bool = derived(lambda one: _has_requires(one.spec))
     egress: tuple[Statement, ...] = derived(lambda one: _said(one, Direction.EGRESS))
     ingress: tuple[Statement, ...] = derived(lambda one: _said(one, Direction.INGRESS))
@@ -30,6 +32,10 @@ class Matched:
         """What the spec's rules with this verdict demand of the endpoint peers of all rules with it."""
         rules = self.spec.direction(direction).rules
         return frozenset(one for rule in rules if rule.deny is deny for one in rule.requires)
+
+    def speaks(self, direction: Direction) -> bool:
+        """Whether it has a rule of this direction, be it one that says nothing."""
+        return self.about_egress if direction is Direction.EGRESS else self.about_ingress
 
     def statements(self, direction: Direction) -> tuple[Statement, ...]:
         """What its rules of one direction say."""

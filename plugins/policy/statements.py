@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 from attrs import astuple, frozen
@@ -109,6 +109,11 @@ class Entry:
 MergeKey = tuple[int, int, int, str, str]
 
 
+def content_of(rows: Iterable[tuple[Block, Entry]]) -> bytes:
+    """Bytes that stand for what is said of blocks."""
+    return b"".join([packed(block) + entry.digest for block, entry in rows])
+
+
 def _rows(statement: Statement) -> tuple[tuple[Block, Entry], ...]:
     if statement.ports.name:
         return ()
@@ -121,6 +126,7 @@ class Statement:
 
     :param key: rules with the same key are merged before anything else.
     :ivar rows: by block; none of a named port, whose number is the subject's affair.
+    :ivar content: bytes that stand for the rows.
     """
 
     key: MergeKey
@@ -129,6 +135,7 @@ class Statement:
     text: str
     entry: Entry
     rows: tuple[tuple[Block, Entry], ...] = derived(_rows)
+    content: bytes = derived(lambda one: content_of(one.rows))
 
 
 def statement(ports: Ports, peer: Peer, entry: Entry) -> Statement:
