@@ -265,7 +265,7 @@ class App {
     $("theme").addEventListener("click", () => this.toggleTheme());
     $("help").addEventListener("click", () => this.help());
     $("fit").addEventListener("click", () => this.graph.fit());
-    $("tidy").addEventListener("click", () => { this.graph.layout.tidy(); this.graph.update(this.store); this.graph.fit(); });
+    $("tidy").addEventListener("click", () => { this.graph.layout.tidy(); this.graph.anew(); this.graph.fit(); });
     $("by-workload").addEventListener("click", () => this.group(false));
     $("by-namespace").addEventListener("click", () => this.group(true));
     $("login-form").addEventListener("submit", (event) => { event.preventDefault(); this.unlock(); });

@@ -44,16 +44,31 @@ export class Graph {
     this.store = store;
     this.links = store.links((edge) => this.ends(edge));
     this.parties = this.shown(store);
-    const { places, regions } = this.layout.arrange([...this.parties.values()], [...this.links.values()]);
+    this.svg.classList.toggle("crowd", this.parties.size > 80); // without shadows: they are what takes longest to paint
     const before = this.places?.size ?? 0;
-    this.places = places;
-    this.remember(this.layout.memory);
-    this.drawRegions(this.grouped ? [] : regions);
+    this.arrange();
+    const { places } = this;
     this.drawParties();
     this.drawLinks();
     this.mark();
     if (!this.touched && before !== places.size) this.fit();
     $("map-empty").hidden = this.parties.size > 0;
+  }
+
+  // Only when something came, went or was moved: more traffic changes no place.
+  arrange() {
+    const key = [...this.parties.keys(), "", ...this.links.keys()].join("\n");
+    if (key === this.arranged) return;
+    this.arranged = key;
+    const { places, regions } = this.layout.arrange([...this.parties.values()], [...this.links.values()]);
+    this.places = places;
+    this.remember(this.layout.memory);
+    this.drawRegions(this.grouped ? [] : regions);
+  }
+
+  anew() {
+    this.arranged = null;
+    this.update(this.store);
   }
 
   // The ends of an edge on the map. Whoever is outside may stand there twice: as a caller, and as one that is called.
@@ -84,6 +99,10 @@ export class Graph {
 
   drawParties() {
     for (const [id, card] of this.cards) if (!this.parties.has(id)) { card.remove(); this.cards.delete(id); }
+    const [incoming, outgoing] = [new Map(), new Map()];
+    for (const link of this.links.values()) {
+      for (const [of, id] of [[incoming, link.destination], [outgoing, link.source]]) of.has(id) ? of.get(id).push(link) : of.set(id, [link]);
+    }
     for (const party of this.parties.values()) {
       let card = this.cards.get(party.id);
       if (!card) {
@@ -93,7 +112,7 @@ export class Graph {
       }
       const { x, y } = this.places.get(party.id);
       card.setAttribute("transform", `translate(${x} ${y})`);
-      this.fillCard(card, party);
+      this.fillCard(card, party, incoming.get(party.id) ?? [], outgoing.get(party.id) ?? []);
     }
   }
 
@@ -107,24 +126,21 @@ export class Graph {
       s("rect", { class: "share bad", y: CARD.height - 3, height: 2, rx: 1, width: 0 }));
   }
 
-  fillCard(card, party) {
-    let [incoming, refused, rate, sent] = [0, 0, 0, 0];
-    for (const link of this.links.values()) {
-      if (link.destination !== party.id && link.source !== party.id) continue;
-      incoming += link.forwarded + link.dropped;
-      refused += link.dropped;
-      if (link.destination === party.id) rate += link.rate;
-      else sent += link.rate;
-    }
-    const served = ports([...this.links.values()].filter((l) => l.destination === party.id).flatMap((l) => l.edges));
+  fillCard(card, party, incoming, outgoing) {
+    const sum = (links, part) => links.reduce((total, link) => total + link[part], 0);
+    const links = [...incoming, ...outgoing];
+    const refused = sum(links, "dropped");
+    const all = sum(links, "forwarded") + refused;
+    const [rate, sent] = [sum(incoming, "rate"), sum(outgoing, "rate")];
+    const served = ports(incoming.flatMap((link) => link.edges));
     const sub = rate >= 0.1 ? `${short(rate)}/s` : sent >= 0.1 && !served.length ? `sends ${short(sent)}/s` : "";
     card.querySelector(".sub").textContent = clip([sub, served.slice(0, 2).join(", ")].filter(Boolean).join(" · "), 23);
     const width = CARD.width - 24;
-    const bad = incoming ? (refused / incoming) * width : 0;
+    const bad = all ? (refused / all) * width : 0;
     const [good, worse] = card.querySelectorAll(".share");
-    attributes(good, { width: incoming ? width - bad : 0 });
+    attributes(good, { width: all ? width - bad : 0 });
     attributes(worse, { x: 12 + width - bad, width: bad });
-    card.setAttribute("aria-label", `${party.kind} ${party.namespace ? `${party.namespace}/` : ""}${party.name}, ${refused} of ${incoming} flows dropped`);
+    card.setAttribute("aria-label", `${party.kind} ${party.namespace ? `${party.namespace}/` : ""}${party.name}, ${refused} of ${all} flows dropped`);
   }
 
   drawLinks() {
@@ -147,10 +163,14 @@ export class Graph {
     const d = path(curve);
     const refused = !link.forwarded && !link.redirected && link.dropped > 0;
     line.setAttribute("class", `link${refused ? " refused" : ""}${this.store.live && this.store.now - link.last > 60_000 + SETTLED ? " idle" : ""}`);
+    line.setAttribute("aria-label", `${nameOf(this.parties, link.source)} to ${nameOf(this.parties, link.destination)}: ${ports(link.edges).join(", ")}; ${link.forwarded} forwarded, ${link.dropped} dropped`);
+    link.stop = this.stopOf(link);
+    const look = [d, width.toFixed(1), refused, link.dropped > 0, link.audit > 0, link.redirected > 0, link.stop, ports(link.edges)].join();
+    if (look === line.look) return; // most links look as they did a second ago
+    line.look = look;
     const parts = [s("path", { class: "hit", d })];
     const good = link.audit && !link.forwarded ? "audited" : link.redirected ? "proxied" : "good";
     if (!refused) parts.push(s("path", { class: good, d, "stroke-width": width }), s("path", { class: "tip", d: tip(curve) }));
-    link.stop = this.stopOf(link);
     if (link.dropped) {
       const stop = cut(refused ? curve : shifted(curve, 6), link.stop);
       parts.push(s("path", { class: "bad", d: path(stop), "stroke-width": Math.max(1.4, width * 0.7) }));
@@ -159,7 +179,6 @@ export class Graph {
     }
     parts.push(this.label(link, refused ? cut(curve, link.stop) : curve));
     line.replaceChildren(...parts);
-    line.setAttribute("aria-label", `${nameOf(this.parties, link.source)} to ${nameOf(this.parties, link.destination)}: ${ports(link.edges).join(", ")}; ${link.forwarded} forwarded, ${link.dropped} dropped`);
   }
 
   // How far drops get: near the one whose policy denies them, where a rule tells.
@@ -270,7 +289,7 @@ export class Graph {
     const party = this.held.target?.dataset.party;
     if (party) {
       this.layout.move(party, dx / this.view.scale, dy / this.view.scale);
-      this.update(this.store);
+      this.anew();
     } else {
       this.view.x += dx;
       this.view.y += dy;
