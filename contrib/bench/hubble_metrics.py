@@ -1,13 +1,13 @@
 """What it costs to count a flow: ten handlers, as an administrator would configure them, fed from the columns of the ring.
 
-The flows are of 1,000 pairs of workloads and 20 services, in random order, new connections and drops. The second figure
-asks for addresses besides, of 65,536 clients: more than are remembered.
+The flows are of 1,000 pairs of workloads and 20 services, in random order, new connections and drops. The second figure is
+a flood: each flow comes from an address that was never seen, and addresses are labels.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -41,37 +41,38 @@ def figures() -> list[Figure]:
             what="to count a flow by ten handlers with workloads as labels", measure=lambda n: measured(n, HANDLERS),
         ),
         Figure(
-            name="hubble.metrics.addresses", unit="ns", limit=20_000,
-            what="the same with 65,536 addresses as labels: every flow is another series, most overflow",
-            measure=lambda n: measured(n, WITH_ADDRESSES, fresh=True),
+            name="hubble.metrics.flood", unit="ns", limit=3000,
+            what="the same with addresses as labels, all of them new, when there is no room for more series",
+            measure=lambda n: measured(n, WITH_ADDRESSES, floods=4),
         ),
     ]  # fmt: skip
 
 
-def measured(rounds: int, handlers: Sequence[str], *, fresh: bool = False) -> list[float]:
-    """ns of the process's time per flow. `fresh`: nothing of what is seen was seen before."""
-    given, samples = batch(), []
-    make: Callable[[], Feed] = lambda: Feed(Metrics(parse(handlers), limit=10_000))  # noqa: E731
-    feed = make()
-    if not fresh:
-        feed.add(given)
-    for _ in range(rounds):
-        feed = make() if fresh else feed
+def measured(rounds: int, handlers: Sequence[str], *, floods: int = 0) -> list[float]:
+    """ns of the process's time per flow.
+
+    :param floods: batches of new addresses beforehand, and each measured one has new addresses as well; 0: always the same.
+    """
+    feed, samples = Feed(Metrics(parse(handlers), limit=10_000)), []
+    for number in range(floods or 1):
+        feed.add(batch(number))
+    for number in range(floods, floods + rounds):
+        given = batch(number if floods else 0)
         begin = time.process_time_ns()
         feed.add(given)
         samples.append((time.process_time_ns() - begin) / FLOWS)
     return samples
 
 
-def batch() -> Batch:
-    """One full batch of flows, of as many addresses."""
+def batch(number: int) -> Batch:
+    """One full batch of flows, of as many addresses, other ones in each."""
     random, names = np.random.default_rng(1), Names()
     numbers = np.array([names.endpoints.number(endpoint(n)) for n in range(WORKLOADS + SERVICES)], np.uint32)
     columns = empty(FLOWS)
     columns["time"][:] = np.arange(1, FLOWS + 1)
     columns["source"] = numbers[random.integers(0, WORKLOADS, FLOWS)]
     columns["destination"] = numbers[WORKLOADS + columns["source"] % SERVICES]
-    columns["source_low"] = (0xFFFF << 32 | 0x0A000000) + np.arange(FLOWS, dtype=np.uint64)
+    columns["source_low"] = (0xFFFF << 32 | 0x0A000000) + np.arange(FLOWS, dtype=np.uint64) + FLOWS * number
     columns["source_port"] = random.integers(1024, 65535, FLOWS).astype(np.uint16)
     columns["destination_port"][:] = 8080
     dropped = random.random(FLOWS) < 0.1

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+from attrs import define
 
 from axoneme.plugins.hubble.columns import Array, Has, Protocol, Reply, View
 from axoneme.plugins.hubble.filters.compiler import Filter
@@ -16,10 +17,13 @@ from axoneme.plugins.hubble.metrics.names import POLICY_VERDICT
 from axoneme.plugins.hubble.metrics.registry import Metrics, Plan
 from axoneme.plugins.hubble.mixing import Mixer
 from axoneme.plugins.hubble.observer import Batch
+from axoneme.plugins.hubble.proto.flow_pb2 import Flow
 
 #: Distinct flows that are remembered; then it begins anew.
 _PLANS: Final = 65_536
 _BITS: Final = 16
+#: Plans that are made before it is looked again whether there is room for more.
+_AT_ONCE: Final = 256
 
 #: What is packed into one word, with the bits that it takes there.
 _SMALL: Final = (
@@ -38,13 +42,14 @@ class Feed:
         self._metrics = metrics
         self._wanted = wanted
         self._needs = _Needs(metrics)
-        self._mixer = Mixer(9)
+        self._mixer, self._rough_mixer = Mixer(9), Mixer(4)
         self._generation = (0, 0)
         self._forget()
 
     def _forget(self) -> None:
         self._plans: list[Plan] = []
         self._numbers: dict[int, int] = {}
+        self._rough: dict[int, _Rough] = {}
         self._keys = np.zeros(1 << _BITS, np.uint64)
         self._known = np.full(1 << _BITS, -1, np.int64)
 
@@ -95,13 +100,55 @@ class Feed:
         return result
 
     def _plan(self, keys: list[int], batch: Batch, examples: Array) -> Array:
-        """Makes the plans that are missing, each of one flow that stands for all like it."""
-        missing = [index for index, key in enumerate(keys) if key not in self._numbers]
-        flows = batch.flows(examples[missing]) if missing else []
-        for index, flow in zip(missing, flows, strict=True):
-            self._numbers[keys[index]] = len(self._plans)
-            self._plans.append(self._metrics.plan(flow))
-        return np.array([self._numbers[key] for key in keys], np.int64)
+        """The numbers of plans; those that are missing are made, each of one flow that stands for all like it."""
+        found = np.array([self._numbers.get(key, -1) for key in keys], np.int64)
+        missing = np.flatnonzero(found < 0)
+        if not len(missing):
+            return found
+        rough = self._rough_mixer.mix(
+            [word[examples] for word in self._needs.rough_words(batch.view)]
+        ).tolist()
+        for begin in range(0, len(missing), _AT_ONCE):
+            exact = []
+            for index in missing[begin : begin + _AT_ONCE].tolist():
+                found[index] = self._overflow(rough[index])
+                if found[index] < 0:
+                    exact.append(index)
+            for index, flow in zip(exact, batch.flows(examples[exact]) if exact else (), strict=True):
+                found[index] = self._numbers[keys[index]] = len(self._plans)
+                self._plans.append(self._metrics.plan(flow))
+                if rough[index] not in self._rough:
+                    self._rough[rough[index]] = _Rough(flow)
+        return found
+
+    def _overflow(self, key: int) -> int:
+        """The number of the plan for flows that differ from known ones only in what finds no room any more; -1 if some does.
+
+        So a flood of ever new addresses costs little, and is remembered nowhere. What was counted before is looked up
+        by its own plan, and there is time to make these anew after everything was forgotten.
+        """
+        rough = self._rough.get(key)
+        if rough is None:
+            return -1
+        if rough.number < 0:
+            plan, families = (
+                self._metrics.rough_plan(rough.flow)
+                if len(self._plans) >= self._metrics.limit
+                else (None, ())
+            )
+            if plan is None or not families or not all(family.full for family in families):
+                return -1
+            rough.number = len(self._plans)
+            self._plans.append(plan)
+        return rough.number
+
+
+@define
+class _Rough:
+    """A flow that stands for all that differ from it in addresses, names and ports; and their plan, once there is no room."""
+
+    flow: Flow
+    number: int = -1
 
 
 class _Needs:
@@ -137,6 +184,14 @@ class _Needs:
             rules = view["egress_rule"].astype(wide) << wide(32) | view["ingress_rule"]
             words.append(np.where(view["event_type"] == POLICY_VERDICT, rules, wide(0)))
         return words
+
+    def rough_words(self, view: View) -> list[Array]:
+        """The same without addresses, names and ports, but with what ICMP has in their place."""
+        words = self.words(view)
+        protocol = view["protocol"]
+        icmp = (protocol == Protocol.ICMPV4) | (protocol == Protocol.ICMPV6)
+        words[1] = np.where(icmp, words[1], words[1] & np.uint64(0xFFFFFFFF00000000))
+        return [*words[:3], *words[-1:]] if self._rules else words[:3]
 
     def _port(self, view: View) -> Array:
         """ICMP's type and code; else the destination port where a handler may ask for it: never that of a reply.

@@ -53,6 +53,14 @@ class Handler(ABC):
         for family, values in self.updates(flow):
             yield family.cell(values)
 
+    @property
+    def open_ended(self) -> bool:
+        """Whether strangers can make ever new label values: by their addresses, names, or ports."""
+        contexts = self.options.contexts
+        named = contexts.identifiers("source") | contexts.identifiers("destination")
+        ips = named & {"ip", "dns"} or {"source_ip", "destination_ip"} & set(contexts.labels)
+        return bool(ips) or "port" in self.options.flags or self.name == "port-distribution"
+
     @abstractmethod
     def updates(self, flow: Flow) -> Iterator[tuple[Family, Labels]]:
         """The metrics that a flow raises, with all label values."""

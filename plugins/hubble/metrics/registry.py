@@ -77,6 +77,7 @@ class Metrics:
         known: Mapping[HandlerOptions, Handler] | None = None,
     ) -> None:
         known = known or {}
+        self.limit = limit
         self.handlers = [known.get(option) or _BY_NAME[option.name](option, limit) for option in options]
         self.generation = 0
 
@@ -92,6 +93,19 @@ class Metrics:
                 for cell in handler.plan(flow)
             )
         )
+
+    def rough_plan(self, flow: Flow) -> tuple[Plan, list[Family]]:
+        """The plan for flows like this one whose addresses, names and ports are new, once the families are full."""
+        planned, families = [], []
+        for handler in self.handlers:
+            exemplars = "exemplars" in handler.options.flags
+            for family, values in handler.updates(flow):
+                if handler.open_ended:
+                    families.append(family)
+                    planned.append(Planned(family.overflow(), exemplars))
+                else:
+                    planned.append(Planned(family.cell(values), exemplars))
+        return Plan(tuple(planned)), families
 
     def add(self, flow: Flow) -> None:
         """Counts one flow."""

@@ -90,11 +90,21 @@ class Family:
             return found
         if self.labels and len(self._cells) >= self.limit:
             self.overflowed += 1
-            values = (OVERFLOW,) * len(self.labels)
-            if values in self._cells:
-                return self._cells[values]
+            return self.overflow()
         made = self._cells[values] = self._make()
         return made
+
+    @property
+    def full(self) -> bool:
+        """Whether label values that are new find no room."""
+        return bool(self.labels) and len(self._cells) >= self.limit
+
+    def overflow(self) -> Cell:
+        """The series for what finds no room."""
+        values = (OVERFLOW,) * len(self.labels)
+        if values not in self._cells:
+            self._cells[values] = self._make()
+        return self._cells[values]
 
     def remove(self, gone: Callable[[Mapping[str, str]], bool]) -> int:
         """Removes the series whose labels satisfy `gone`; returns how many."""
