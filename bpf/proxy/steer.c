@@ -43,8 +43,9 @@ INLINE u16 LOCAL(proxy_of)(struct bpf_sk_lookup *ctx)
 }
 
 /*
- * From a workload, to an address that is not the host's, and yet here: only the mark of a proxied connection leads it here.
- * If the connection is not known any more, it must not reach whatever listens on the host.
+ * From a workload, to an address that is not the host's, and yet here: only the mark of a proxied connection leads it here,
+ * or a route that makes more addresses local, which its connection knows. If the connection is not known any more, it must
+ * not reach whatever listens on the host.
  */
 INLINE bool LOCAL(strayed)(struct bpf_sk_lookup *ctx)
 {
@@ -55,19 +56,41 @@ INLINE bool LOCAL(strayed)(struct bpf_sk_lookup *ctx)
 		return false;
 	if (ctx->family == STEER_AF_INET) {
 		struct prefix4 key = {.length = 32};
+		struct tuple4 t = {};
 
 		key.address.a[0] = ctx->local_ip4;
 		entry = ipcache4_lookup(&key);
+		if (entry && entry->identity == IDENTITY_HOST)
+			return false;
+		t.saddr.a[0] = ctx->remote_ip4;
+		t.daddr = key.address;
+		t.sport = (u16)ctx->remote_port;
+		t.dport = be16(ctx->local_port);
+		t.protocol = ctx->protocol;
+		__auto_type conn = connections4_lookup(&t);
+		return !conn || conn->next_hop != HOP_STACK;
 	} else {
 		struct prefix6 key = {.length = 128};
+		struct tuple6 t = {};
 
 		key.address.a[0] = ctx->local_ip6[0];
 		key.address.a[1] = ctx->local_ip6[1];
 		key.address.a[2] = ctx->local_ip6[2];
 		key.address.a[3] = ctx->local_ip6[3];
 		entry = ipcache6_lookup(&key);
+		if (entry && entry->identity == IDENTITY_HOST)
+			return false;
+		t.saddr.a[0] = ctx->remote_ip6[0];
+		t.saddr.a[1] = ctx->remote_ip6[1];
+		t.saddr.a[2] = ctx->remote_ip6[2];
+		t.saddr.a[3] = ctx->remote_ip6[3];
+		t.daddr = key.address;
+		t.sport = (u16)ctx->remote_port;
+		t.dport = be16(ctx->local_port);
+		t.protocol = ctx->protocol;
+		__auto_type conn = connections6_lookup(&t);
+		return !conn || conn->next_hop != HOP_STACK;
 	}
-	return !entry || entry->identity != IDENTITY_HOST;
 }
 
 STAGE(steer)

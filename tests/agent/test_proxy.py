@@ -264,6 +264,25 @@ def test_a_connection_that_is_forgotten_halfway_does_not_reach_the_host(place: P
         assert host.seen == ["127.0.0.1"]
 
 
+def test_the_host_is_reached_under_all_of_its_addresses(place: Place) -> None:
+    """Also under those that only a route makes its own."""
+    import subprocess
+
+    from axoneme.core.net import namespaces
+
+    inside = ["nsenter", f"--net={namespaces.locate(place.node.netns)}", "ip"]
+    subprocess.run([*inside, "route", "add", "local", "198.51.100.64/26", "dev", "lo"], check=True)
+    subprocess.run([*inside, "-6", "route", "add", "local", "2001:db8:64::/64", "dev", "lo"], check=True)
+    with Namespaces() as owned:
+        for udp in (True, False):
+            (owned.serve_udp if udp else owned.serve_tcp)(place.node.netns, 85, lambda data: b"host|" + data)
+            own = {"10.244.0.1", "fd00:244::1"}
+            for address in (*own, "198.51.100.65", "2001:db8:64::5"):
+                if udp and address not in own:
+                    continue  # a plain server answers from the host's first address
+                assert place.ask(place.server.netns, address, 85, udp=udp) == ("host", "x"), address
+
+
 def test_without_the_proxy_the_door_is_closed(place: Place) -> None:
     node = place.node
     node.kill9()
