@@ -170,11 +170,21 @@ INLINE void F(delete)(struct F(packet) *p, struct F(tuple) *back_key)
 
 INLINE void F(end_former)(struct F(packet) *p)
 {
+	struct F(connection) *back;
 	struct F(tuple) back_key;
 
 	F(counterpart)(&back_key, &p->tuple, p->former);
+	back = ON(connections, lookup)(&back_key);
 	if (!(p->former->flags & CONN_CLOSED))
-		F(closed)(p, p->former, ON(connections, lookup)(&back_key));
+		F(closed)(p, p->former, back);
+	if (p->tuple.protocol != IPPROTO_TCP && back && (back->flags & CONN_NAT)) {
+		/* An answer that is under way, from whom the old one led to, still finds its way. */
+		back->flags |= CONN_CLOSED;
+		if (!ON(connections, delete)(&p->tuple))
+			count(p->skb, COUNTER_FORGOTTEN);
+		p->conn = 0;
+		return;
+	}
 	F(delete)(p, &back_key);
 }
 
