@@ -1,0 +1,161 @@
+"""Services at the socket, in a whole agent: clients in the agent's cgroup, on the node itself and in a workload."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import multiprocessing
+import os
+import select
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lb_agents import PORT, World, world_of
+from lb_scenes import service, slices
+
+from axoneme.core.net import namespaces
+from axoneme.core.testing.namespaces import within
+
+pytestmark = pytest.mark.kernel
+
+VIPS = ("10.96.0.10", "fd00:96::a")
+
+# In the process with the sockets.
+
+_held: list[socket.socket] = []
+
+
+def _begin(cgroup: str, netns: str) -> None:
+    Path(cgroup, "cgroup.procs").write_text(str(os.getpid()))
+    namespaces.stay_in(netns)
+
+
+def _connect(address: str, port: int) -> tuple[int, str, int]:
+    """Number of the socket, and whom it says it is connected to."""
+    one = socket.create_connection((address, port), 5)
+    _held.append(one)
+    host, at, *_ = one.getpeername()
+    return len(_held) - 1, host, at
+
+
+def _exchange(number: int, data: bytes) -> bytes | int:
+    """What comes back, or the number of the error."""
+    try:
+        _held[number].sendall(data)
+        return _held[number].recv(64)
+    except OSError as error:
+        return error.errno or 0
+
+
+def _send(number: int, data: bytes) -> None:
+    _held[number].sendall(data)
+
+
+def _wait_closed(number: int) -> int:
+    """The error by which a read ends."""
+    try:
+        _held[number].recv(1)
+    except OSError as error:
+        return error.errno or 0
+    return 0
+
+
+def _datagram(address: str, port: int) -> tuple[bytes, str, int]:
+    """An answer to a socket that is not connected, and whom it seems to come from."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.settimeout(5)
+        one.sendto(b"?", (address, port))
+        data, peer = one.recvfrom(64)
+        return data, peer[0], peer[1]
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    with world_of(algorithm="round-robin") as made:
+        for name in ("web-0", "web-1"):
+            made.server(name, app="web")
+        made.workload("client")
+        yield made
+
+
+@contextlib.contextmanager
+def process(world: World, netns: str) -> Iterator[Any]:
+    """Calls functions in a process of the node's cgroup and of this namespace."""
+    assert world.node.cgroup is not None
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(1, context, _begin, (str(world.node.cgroup), netns)) as pool:
+        yield lambda function, *arguments: pool.submit(function, *arguments).result(30)
+
+
+def addresses(world: World, *names: str, family: int = 4) -> list[str]:
+    return [world.workloads[name].addresses[family == 6] for name in names]
+
+
+def test_the_node_and_its_workloads_reach_services(world: World) -> None:
+    ports = (
+        "ports: [{name: t, port: 80, targetPort: 8080}, {name: u, port: 80, protocol: UDP, targetPort: 8080}]"
+    )
+    world.resource(
+        "web.yaml", service("web", f'clusterIPs: [10.96.0.10, "fd00:96::a"], selector: {{app: web}}, {ports}')
+    )
+    for at, place in enumerate(("10.96.0.10:80", "[fd00:96::a]:80")):
+        world.until_used(place, *addresses(world, "web-0", "web-1", family=6 if at else 4))
+    for netns in (world.node.netns, world.workloads["client"].netns):
+        with process(world, netns) as call:
+            for vip in VIPS:
+                seen = set()
+                for _ in range(2):
+                    number, host, port = call(_connect, vip, 80)
+                    assert (host, port) == (vip, 80), "the application sees the service"
+                    seen.add(call(_exchange, number, b"who"))
+                    data, host, port = call(_datagram, vip, 80)
+                    assert (host, port) == (vip, 80), "and so it does in answers"
+                    seen.add(data)
+                assert seen == {b"web-0", b"web-1"}
+
+
+def accepted(listening: dict[str, socket.socket]) -> tuple[str, socket.socket]:
+    """The connection that came, and to whom."""
+    ready, _, _ = select.select(listening.values(), [], [], 10)
+    name = next(name for name, one in listening.items() if one in ready)
+    return name, listening[name].accept()[0]
+
+
+def test_connections_to_a_backend_that_is_gone_are_closed_and_others_are_not(world: World) -> None:
+    vip, names = "10.96.0.11", ("web-0", "web-1")
+    spec = f"clusterIP: {vip}, ports: [{{port: 80}}]"
+    listening = {n: within(world.workloads[n].netns, lambda: socket.create_server(("", 7))) for n in names}
+    for one in listening.values():
+        one.settimeout(10)
+    world.resource("dead.yaml", service("dead", spec) + slices("dead", addresses(world, *names), 7))
+    world.until_used(f"{vip}:80", *addresses(world, *names))
+    with process(world, world.workloads["client"].netns) as call:
+        number_of, served = {}, {}
+        for _ in names:
+            number, _, _ = call(_connect, vip, 80)
+            call(_send, number, b"hello")
+            name, connection = accepted(listening)
+            number_of[name], served[name] = number, connection
+        direct, _, _ = call(_connect, addresses(world, "web-0")[0], PORT)
+        leaving = (
+            f"{addresses(world, 'web-0')[0]} conditions: {{ready: false, serving: true, terminating: true}}"
+        )
+        world.resource(
+            "dead.yaml", service("dead", spec) + slices("dead", [leaving, *addresses(world, "web-1")], 7)
+        )
+        world.until_used(f"{vip}:80", *addresses(world, "web-1"))
+        assert world.node.metric("axoneme_lb_closed_sockets_total") == 0, "it is only leaving"
+        world.resource("dead.yaml", service("dead", spec) + slices("dead", addresses(world, "web-1"), 7))
+        world.node.until(lambda: world.node.metric("axoneme_lb_closed_sockets_total") == 1, "one is closed")
+        assert call(_wait_closed, number_of["web-0"]) == errno.ECONNABORTED
+        served["web-1"].sendall(b"still here")
+        assert call(_exchange, number_of["web-1"], b"x") == b"still here"
+        assert call(_exchange, direct, b"who") == b"web-0", (
+            "who did not come through the service is not touched"
+        )
+    for one in (*listening.values(), *served.values()):
+        one.close()
