@@ -13,7 +13,7 @@ from attrs import field, frozen
 
 from axoneme.core import logs
 from axoneme.core.datapath.attach import ATTACH_POINTS, AttachPoint
-from axoneme.core.datapath.compiler import Bytecode, Compiler
+from axoneme.core.datapath.compiler import Bytecode, Compiler, content_key
 from axoneme.core.datapath.composer import Composition, Constants, PlacedStage, compose
 from axoneme.core.datapath.kernel import Program
 from axoneme.core.datapath.loader import LoadedProgram, load
@@ -34,6 +34,9 @@ assert set(CUTS) >= _CUTS
 
 #: What is attached to the node's own devices, if the configuration names any.
 _DEVICES = frozenset({"from_network", "to_network", "xdp_network"})
+
+#: The cost of a program that the verifier refuses to walk to its end (its own limit is a million).
+_ENDLESS = 1_000_000
 
 _TOO_LARGE = ("too large", "too many instructions", "sequence of", "combined stack size")
 
@@ -149,7 +152,7 @@ class Builder:
         programs: dict[str, LoadedProgram] = {}
         missing: list[Composition] = []
         for point in points:
-            composition = self._compose(blueprint, point, placed, self._first_cuts(point))
+            composition = self._compose_fitting(blueprint, point, placed)
             known = self._known(composition, maps, current, undo)
             if known is None:
                 missing.append(composition)
@@ -167,9 +170,18 @@ class Builder:
             programs[composition.point.name] = result
         return {point.name: programs[point.name] for point in points}
 
-    def _first_cuts(self, point: AttachPoint) -> frozenset[str]:
-        cut = self._settings.strategy is Strategy.TAILCALLS and _may_be_cut(point)
-        return _CUTS if cut else frozenset()
+    def _compose_fitting(
+        self, blueprint: Blueprint, point: AttachPoint, placed: Iterable[PlacedStage]
+    ) -> Composition:
+        """As one program, unless that is not wanted, or was too large for this kernel's verifier before."""
+        if not _may_be_cut(point) or self._settings.strategy is Strategy.SINGLE:
+            return self._compose(blueprint, point, placed, frozenset())
+        if self._settings.strategy is Strategy.AUTO:
+            single = self._compose(blueprint, point, placed, frozenset())
+            cost = self._compiler.cache.cost(content_key(single))
+            if cost is None or cost <= self._settings.max_verified_instructions:
+                return single
+        return self._compose(blueprint, point, placed, _CUTS)
 
     def _compose(
         self, blueprint: Blueprint, point: AttachPoint, placed: Iterable[PlacedStage], cuts: frozenset[str]
@@ -248,6 +260,7 @@ class Builder:
             if not may_cut or not any(words in error.message for words in _TOO_LARGE):
                 raise
             _log.warning("program too large, cutting it", point=composition.point.name, reason=error.message)
+            self._compiler.cache.note_cost(content_key(composition), _ENDLESS)
         else:
             if not may_cut or loaded.verified <= budget:
                 undo.callback(loaded.close)
@@ -255,6 +268,7 @@ class Builder:
             _log.info(
                 "program over budget, cutting it", point=composition.point.name, verified=loaded.verified
             )
+            self._compiler.cache.note_cost(content_key(composition), loaded.verified)
             loaded.close()
         cut = self._compose(blueprint, composition.point, placed, _CUTS)
         self._open_own_maps(cut, maps, undo)

@@ -16,6 +16,7 @@ from pathlib import Path
 from axoneme.core.errors import AxonemeError
 
 _SUFFIX = ".bpf"
+_COST = ".verified"
 
 
 class CacheError(AxonemeError):
@@ -60,6 +61,21 @@ class Cache:
                 hint="programs are compiled again at the next start",
             ) from error
 
+    def cost(self, key: str) -> int | None:
+        """How many instructions this kernel's verifier walked for that key, if it was worth a note."""
+        try:
+            kernel, _, number = (self.folder / (key + _COST)).read_text().partition(" ")
+            return int(number) if kernel == os.uname().release else None
+        except (OSError, ValueError):
+            return None
+
+    def note_cost(self, key: str, verified: int) -> None:
+        """Remembers it, so that what is too large for one program is not tried as one at every start."""
+        try:
+            self._write(self.folder / (key + _COST), f"{os.uname().release} {verified}".encode())
+        except OSError:
+            return  # the next start tries again, which costs it some seconds
+
     def _write(self, path: Path, content: bytes) -> None:
         handle, name = tempfile.mkstemp(dir=self.folder, prefix=".new-")
         try:
@@ -76,6 +92,7 @@ class Cache:
         entries = sorted(self.folder.glob("*" + _SUFFIX), key=lambda path: path.stat().st_mtime, reverse=True)
         for path in entries[self.keep :]:
             path.unlink(missing_ok=True)
+            path.with_suffix(_COST).unlink(missing_ok=True)
 
 
 def _touch(path: Path) -> None:

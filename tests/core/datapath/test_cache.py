@@ -151,3 +151,20 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CacheError, match="cannot be written: Not a directory"):
         Cache(tmp_path / "file" / "cache").put("key", PROGRAMS)
+
+
+def test_costs_are_noted_per_kernel(cache: Cache) -> None:
+    cache.put("key", PROGRAMS)
+    assert cache.cost("key") is None
+    cache.note_cost("key", 600_000)
+    assert cache.cost("key") == 600_000
+    note = cache.folder / "key.verified"
+    for other in ("0.0.1-other 600000", "garbage", ""):
+        note.write_text(other)
+        assert cache.cost("key") is None
+
+
+def test_a_cost_that_cannot_be_noted_is_no_failure(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "absent")
+    cache.note_cost("key", 5)
+    assert cache.cost("key") is None

@@ -11,7 +11,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from axoneme.core.datapath.composer import Constants
+from axoneme.core.datapath.composer import Composition, Constants
 from axoneme.core.datapath.datapath import Datapath
 from axoneme.core.datapath.kernel import Kernel
 from axoneme.core.datapath.layout import Struct, u32
@@ -168,9 +168,19 @@ async def test_a_program_over_its_budget_is_cut(running_kernel: Kernel, real_pin
     program = build.programs["from_workload"]
     assert program.composition.strategy == "tailcalls"
     assert len(program.programs) == 7
+    program_id = program.main.info.id
     datapath.activate(build)
     assert any(name.startswith("jumps_from_workload_") for name in real_pins.names("maps"))
     datapath.close()
+
+    after = make(running_kernel, real_pins, settings)
+    compiled: list[Composition] = []
+    after.compiler.on_compile = compiled.append
+    kept = (await after.build(after.blueprint([("one", stage())], []))).programs["from_workload"]
+    assert (kept.main.info.id, compiled) == (program_id, []), (
+        "what is too large is not tried again, but taken over"
+    )
+    after.close()
 
     again = make(running_kernel, real_pins, attrs.evolve(settings, strategy=Strategy.TAILCALLS))
     adopted = await again.build(again.blueprint([("one", stage())], []))
