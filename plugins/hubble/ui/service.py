@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from axoneme.core.errors import AxonemeError
@@ -28,12 +29,12 @@ class Ui:
         self._wanted = asyncio.Event()
         self._up = asyncio.Event()
         self._failure: AxonemeError | None = None
-        self._access: Access | None = None
+        self._place = (context.settings.agent.run_dir, self._settings.listen, self._settings.token)
         self.server: HttpServer | None = None
 
     async def run(self, ready: Callable[[], None]) -> None:
         """The service: waits until the page is wanted, then serves it until cancelled."""
-        if not self._settings.enabled:
+        if not self._settings.enabled and self._place[0] not in _asked:
             ready()
             await self._wanted.wait()
         try:
@@ -48,7 +49,7 @@ class Ui:
         from axoneme.plugins.hubble.ui.application import Page
 
         settings, address = self._settings, parse_address(self._settings.listen)
-        allowed = self._access = self._access or access(address.loopback, settings.token)
+        allowed = self._access()
         page = Page(self._context, allowed, settings.tls.certificate is not None)
         self.server = HttpServer(page.application, address, settings.tls, any_host=not allowed.open)
 
@@ -59,12 +60,21 @@ class Ui:
 
         await self.server.run(up)
 
+    def _access(self) -> Access:
+        """Who may look. A changed configuration logs nobody out, as long as it is the same place and token."""
+        if self._place not in _accesses:
+            _accesses[self._place] = access(
+                parse_address(self._settings.listen).loopback, self._settings.token
+            )
+        return _accesses[self._place]
+
     async def open(self) -> dict[str, Any]:
         """Where the page is, and the token that it asks for (empty: none). Starts it if need be.
 
         :raises AxonemeError: why it cannot be served.
         """
         self._wanted.set()
+        _asked.add(self._place[0])
         try:
             async with asyncio.timeout(_PATIENCE):
                 while not self._up.is_set():
@@ -74,16 +84,19 @@ class Ui:
         except TimeoutError:
             raise AxonemeError("the page does not start", hint="see `axoneme status`") from None
         assert self.server is not None
-        assert self._access is not None
         scheme = "https" if self._settings.tls.certificate else "http"
         host = self.server.address.host
         if ipaddress.ip_address(host).is_unspecified:
             host = "localhost"
         return {
             "url": f"{scheme}://{ListenAddress(host, self.server.port)}/",
-            "token": self._access.token,
+            "token": self._access().token,
         }
 
+
+#: The agents, by their folders, of which somebody wanted to see the page; and who may look, by place.
+_asked: Final[set[Path]] = set()
+_accesses: Final[dict[tuple[Path, str, Path | None], Access]] = {}
 
 _running: WeakKeyDictionary[PluginContext, Ui] = WeakKeyDictionary()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -160,3 +161,17 @@ asyncio.run(main())
     )
     output, _ = await process.communicate()
     assert output.decode().strip() == "[]"
+
+
+async def test_a_changed_configuration_keeps_the_page() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        place = f"127.0.0.1:{taken.getsockname()[1]}"
+    values = sections(enabled=False, listen=place)
+    async with AgentKit(values=values) as kit:
+        opened = await asyncio.to_thread(kit.client().call, "hubble.ui")
+        changed = sections(enabled=False, listen=place)
+        changed["plugins"]["hubble"]["flows"] = 4096
+        kit.configure(changed)
+        assert await kit.agent.reload()
+        async with aiohttp.ClientSession() as session, session.get(f"{opened['url']}api/status") as response:
+            assert (await response.json())["capacity"] == 4096
