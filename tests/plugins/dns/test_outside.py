@@ -23,8 +23,10 @@ OUTSIDE = POLICY.replace(
 )
 
 
-def test_a_server_of_the_world_and_direct_routing(tmp_path: Path) -> None:
-    values = {"plugins": {"enabled": ["policy", "dns", "lb"]}, "datapath": {"devices": ["w0"]}}
+@pytest.mark.parametrize("more", [(), pytest.param(("lb",), marks=pytest.mark.slow)], ids=str)
+def test_a_server_of_the_world_and_direct_routing(tmp_path: Path, more: tuple[str, ...]) -> None:
+    """With load balancing, what leaves is masqueraded, too, and the program is one that is cut."""
+    values = {"plugins": {"enabled": ["policy", "dns", *more]}, "datapath": {"devices": ["w0"]}}
     with Namespaces() as owned, Node(values) as node, contextlib.ExitStack() as stack:
         node.resource("policy.yaml", OUTSIDE)
         world = owned.make("world")
