@@ -7,6 +7,7 @@ short slices, so that whatever else the machine does meets both. The figures are
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import statistics
@@ -16,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from attrs import frozen
 from figures import Figure
@@ -24,9 +26,12 @@ from axoneme.core.net import namespaces
 from axoneme.core.testing.namespaces import listen, within
 from axoneme.core.testing.node import Node, Placed
 
-VIP, PORT, THROUGHPUT_PORT = "10.96.0.10", 8080, 5201
+VIP, THROUGHPUT_PORT = "10.96.0.10", 5201
+#: Where the server listens: for those who ask it directly, and as a backend. With one port for both, the ends of a connection
+#: could be those of another one a moment ago, which the server's TCP would still remember.
+DIRECT_PORT, PORT = 8081, 8080
 #: Seconds of a slice, and how many of each kind there are in a sample.
-SLICE, SLICES = 0.5, 6
+SLICE, SLICES = 0.5, 10
 
 
 @frozen
@@ -54,9 +59,9 @@ def _is_there(node: Node) -> bool:
     return sum(one["slots"] for one in rows) == 2
 
 
-def _serve(netns: str) -> Callable[[], None]:
+def _serve(netns: str, port: int) -> Callable[[], None]:
     """A server that answers one request per connection; what it returns ends it."""
-    listening = within(netns, lambda: listen(socket.SOCK_STREAM, PORT))
+    listening = within(netns, lambda: listen(socket.SOCK_STREAM, port))
 
     def run() -> None:
         while True:
@@ -71,44 +76,52 @@ def _serve(netns: str) -> Callable[[], None]:
     return lambda: listening.shutdown(socket.SHUT_RDWR)
 
 
-def client_main(netns: str, addresses: Sequence[str], slices: int) -> None:
-    """A process of its own: requests per second to each address in turn, a line of JSON each."""
+def client_main(cgroup: str, netns: str, places: Sequence[str]) -> None:
+    """A process of its own: requests per second to each place, in turns, a line of JSON each.
+
+    :param cgroup: empty: sockets pass no hooks, and services are translated at the packet.
+    """
+    if cgroup:
+        Path(cgroup, "cgroup.procs").write_text(str(os.getpid()))
     namespaces.stay_in(netns)
-    for _ in range(slices):
-        for address in addresses:
-            print(json.dumps([address, _requests(address)]), flush=True)
+    for number in range(SLICES):
+        for place in places if number % 2 else reversed(places):
+            print(json.dumps([place, _requests(place)]), flush=True)
 
 
-def _requests(address: str) -> float:
+def _requests(place: str) -> float:
     """One after the other, each on a connection of its own."""
+    host, _, port = place.rpartition(":")
     count, begin = 0, time.perf_counter()
     while (spent := time.perf_counter() - begin) < SLICE:
-        with socket.create_connection((address, PORT), 5) as connection:
+        with socket.create_connection((host, int(port)), 5) as connection:
             connection.sendall(b"request")
             assert connection.recv(64) == b"request"
         count += 1
     return count / spent
 
 
-def _lost(rates: dict[str, list[float]], direct: str) -> float:
-    return 100 * (1 - statistics.median(rates[VIP]) / statistics.median(rates[direct]))
+def _lost(rates: dict[str, list[float]], direct: str, service: str) -> float:
+    return 100 * (1 - statistics.median(rates[service]) / statistics.median(rates[direct]))
 
 
-def requests_lost(rounds: int) -> list[float]:
+def requests_lost(rounds: int, *, at_socket: bool) -> list[float]:
     samples = []
     with world() as made:
-        end = _serve(made.server.netns)
-        direct = made.server.ipv4
-        script = "import sys; sys.path.insert(0, sys.argv[1]); import lb_traffic; lb_traffic.client_main(sys.argv[2], sys.argv[3:], lb_traffic.SLICES)"
+        ends = [_serve(made.server.netns, port) for port in (DIRECT_PORT, PORT)]
+        direct, service = f"{made.server.ipv4}:{DIRECT_PORT}", f"{VIP}:{PORT}"
+        cgroup = str(made.node.cgroup or "") if at_socket else ""
+        script = "import sys; sys.path.insert(0, sys.argv[1]); import lb_traffic; lb_traffic.client_main(*sys.argv[2:4], sys.argv[4:])"
         for _ in range(rounds):
-            rates: dict[str, list[float]] = {direct: [], VIP: []}
-            command = [sys.executable, "-c", script, sys.path[0], made.client.netns, direct, VIP]
+            rates: dict[str, list[float]] = {direct: [], service: []}
+            command = [sys.executable, "-c", script, sys.path[0], cgroup, made.client.netns, direct, service]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             for line in done.stdout.splitlines():
-                address, rate = json.loads(line)
-                rates[address].append(rate)
-            samples.append(_lost(rates, direct))
-        end()
+                place, rate = json.loads(line)
+                rates[place].append(rate)
+            samples.append(_lost(rates, direct, service))
+        for end in ends:
+            end()
     return samples
 
 
@@ -138,10 +151,10 @@ def throughput_lost(rounds: int) -> list[float]:
         direct = made.server.ipv4
         for _ in range(rounds):
             rates: dict[str, list[float]] = {direct: [], VIP: []}
-            for _ in range(SLICES // 2):
-                for address in (direct, VIP):
+            for number in range(SLICES // 2):
+                for address in (direct, VIP) if number % 2 else (VIP, direct):
                     rates[address].append(_throughput(made.client.netns, made.server.netns, address))
-            samples.append(_lost(rates, direct))
+            samples.append(_lost(rates, direct, VIP))
     return samples
 
 
@@ -151,8 +164,15 @@ def figures() -> list[Figure]:
             name="lb.requests.lost",
             unit="%",
             limit=5.0,
-            what="requests per second on short connections that a service costs, of direct",
-            measure=requests_lost,
+            what="requests per second on short connections that a service costs, of direct; at the socket",
+            measure=lambda rounds: requests_lost(rounds, at_socket=True),
+        ),
+        Figure(
+            name="lb.requests.lost.packet",
+            unit="%",
+            limit=5.0,
+            what="the same, translated at the packet",
+            measure=lambda rounds: requests_lost(rounds, at_socket=False),
         ),
         Figure(
             name="lb.throughput.lost",
