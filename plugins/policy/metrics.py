@@ -17,6 +17,10 @@ def metrics(context: PluginContext) -> Iterable[Metric]:
     source = reconciler.of(context)
     return [
         _gauge("cilium_policy", "policies loaded", lambda: len(source.engine.policies)),
+        _gauge(
+            "cilium_policy_max_revision", "the revision by which connections are decided",
+            lambda: int(context.map("runtime").lookup(0)["revision"]),
+        ),
         Metric(
             name="cilium_policy_endpoint_enforcement_status",
             type=MetricType.GAUGE,
