@@ -13,7 +13,7 @@ from attrs import field, frozen
 
 from axoneme.core import logs
 from axoneme.core.datapath.attach import ATTACH_POINTS, AttachPoint
-from axoneme.core.datapath.compiler import Bytecode, Compiler, content_key
+from axoneme.core.datapath.compiler import Bytecode, Compiler
 from axoneme.core.datapath.composer import Composition, Constants, PlacedStage, compose
 from axoneme.core.datapath.kernel import Program
 from axoneme.core.datapath.loader import LoadedProgram, load
@@ -178,7 +178,7 @@ class Builder:
             return self._compose(blueprint, point, placed, frozenset())
         if self._settings.strategy is Strategy.AUTO:
             single = self._compose(blueprint, point, placed, frozenset())
-            cost = self._compiler.cache.cost(content_key(single))
+            cost = self._compiler.known_cost(single)
             if cost is None or cost <= self._settings.max_verified_instructions:
                 return single
         return self._compose(blueprint, point, placed, _CUTS)
@@ -260,7 +260,7 @@ class Builder:
             if not may_cut or not any(words in error.message for words in _TOO_LARGE):
                 raise
             _log.warning("program too large, cutting it", point=composition.point.name, reason=error.message)
-            self._compiler.cache.note_cost(content_key(composition), _ENDLESS)
+            self._compiler.note_cost(composition, _ENDLESS)
         else:
             if not may_cut or loaded.verified <= budget:
                 undo.callback(loaded.close)
@@ -268,7 +268,7 @@ class Builder:
             _log.info(
                 "program over budget, cutting it", point=composition.point.name, verified=loaded.verified
             )
-            self._compiler.cache.note_cost(content_key(composition), loaded.verified)
+            self._compiler.note_cost(composition, loaded.verified)
             loaded.close()
         cut = self._compose(blueprint, composition.point, placed, _CUTS)
         self._open_own_maps(cut, maps, undo)

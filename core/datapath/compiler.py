@@ -95,6 +95,13 @@ class Compiler:
             self.cache_problem = error
             _log.warning("compile cache not written", error=str(error))
 
+    def known_cost(self, composition: Composition) -> int | None:
+        """How many instructions this kernel's verifier walked when it was loaded before, if that was noted."""
+        return self.cache.cost(content_key(composition))
+
+    def note_cost(self, composition: Composition, verified: int) -> None:
+        self.cache.note_cost(content_key(composition), verified)
+
     async def locate(self, composition: Composition, program: str, instruction: int) -> Where | None:
         """The place in the source of one instruction, for the verifier's complaints. None if it cannot be told.
 

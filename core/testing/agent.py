@@ -65,6 +65,9 @@ class FakeCompiler:
         #: The real one: of what programs cost the verifier, notes are made all the same.
         self.cache: Cache | None = None
 
+    def known_cost(self, composition: Composition) -> int | None:
+        return None
+
     async def compile(self, compositions: Sequence[Composition]) -> list[Bytecode]:
         return [self._one(composition) for composition in compositions]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -15,11 +16,40 @@ from axoneme.core.records import Health, Level
 from axoneme.core.workloads.endpoints import IPCACHE, IpcacheEntry, IpcacheSource
 
 if TYPE_CHECKING:
+    from axoneme.core.datapath.maps import Map
     from axoneme.core.net.model import Address, InterfaceAddress, Network
 
 log = logs.get(__name__)
 
 FAMILIES = (4, 6)
+#: `NO_MAPPING_FOR_NAT_MASQUERADE` (core/datapath/reasons.py).
+NO_PORT = 167
+#: Seconds between two marks of the counter.
+WINDOW = 60.0
+
+
+class Refused:
+    """How many connections lately found all ports taken, from the counter of that reason for a drop."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen: tuple[float, int] | None = None
+        self._before = 0
+
+    def recent(self, counters: Map) -> int:
+        """Packets since the mark before the last one; marks are `WINDOW` seconds apart."""
+        now, total = self._clock(), sum(_count(counters, direction) for direction in (0, 1))
+        if self._seen is None:
+            self._seen, self._before = (now, total), total
+        elif now - self._seen[0] >= WINDOW:
+            self._before, self._seen = self._seen[1], (now, total)
+        return total - self._before
+
+
+def _count(counters: Map, direction: int) -> int:
+    """The programs' counters have a slot per reason and direction, and a value per CPU."""
+    found = counters.lookup(NO_PORT * 2 + direction)
+    return 0 if found is None else int(found["packets"].sum())
 
 
 class Leaving:
@@ -31,6 +61,7 @@ class Leaving:
     def __init__(self, context: PluginContext) -> None:
         self._context = context
         self._given: dict[int, dict[int, Address]] = {}
+        self._refused = Refused()
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Until it is cancelled; see `axoneme.core.records.Service`."""
@@ -89,6 +120,9 @@ class Leaving:
         ]
         if without:
             return Health(level=Level.DEGRADED, reason=f"no address to leave by: {', '.join(without)}")
+        if refused := self._refused.recent(self._context.map("counters")):
+            reason = f"{refused} new connections found no free port in the last minute or so: too many go to one place"
+            return Health(level=Level.DEGRADED, reason=reason)
         return Health(level=Level.OK)
 
 

@@ -226,6 +226,10 @@ def _problems(service: Service, made: Resolved) -> Iterator[Problem]:
         if missing and service.type is ServiceType.NODE_PORT:
             names = ", ".join(port.text for port in missing)
             yield problem(f"no node port for {names}", "there is nobody here who gives it one: say nodePort")
+    if service.dsr:
+        yield problem(
+            "backends elsewhere do not answer clients themselves yet: their answers come by this node (snat)"
+        )
 
 
 def port_of(service: Service, front: Front) -> Port:

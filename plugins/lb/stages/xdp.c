@@ -148,7 +148,7 @@ INLINE struct lb_service *LOCAL(service)(const struct F(tuple) *t)
 	frontend.protocol = t->protocol;
 	frontend.scope = SCOPE_EXTERNAL;
 	service = ON(lb_services, lookup)(&frontend);
-	if (!service || !service->count || (service->flags & SERVICE_DSR))
+	if (!service || !service->count)
 		return 0;
 	if (service->flags & SERVICE_SOURCE_RANGES) {
 		source.length = 32 + FULL_PREFIX;

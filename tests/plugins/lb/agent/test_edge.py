@@ -205,3 +205,32 @@ def test_a_large_transfer_survives(world: World) -> None:
 
     for address in SERVER:
         assert within(world.workloads["client"].netns, lambda address=address: fetch(address)) == size  # type: ignore[misc]
+
+
+def test_node_ports_and_external_addresses(world: World) -> None:
+    """At the node's address towards the clients, and at one that is routed to it."""
+    external = ("203.0.113.9", "2001:db8:80::9")
+    ports = "ports: [{name: t, port: 80, targetPort: 8080, nodePort: 30080}]"
+    families = "ipFamilyPolicy: RequireDualStack, ipFamilies: [IPv4, IPv6]"
+    text = service(
+        "outer", f'type: NodePort, {families}, externalIPs: [{external[0]}, "{external[1]}"], {ports}'
+    )
+    for family in range(2):
+        near = world.workloads["web-0"].addresses[family]
+        text += slices("outer", [near, SERVER[family]], port_name="t")
+    world.resource("outer.yaml", text)
+    for family in range(2):
+        backends = (SERVER[family], world.workloads["web-0"].addresses[family])
+        for address, port in ((external[family], 80), (CLIENTS_NODE[family], 30080)):
+            world.until_used(f"[{address}]:{port}" if family else f"{address}:{port}", *backends)
+            assert world.spread("outside", address, port, 6) == {"far": 3, "web-0": 3}, (address, port)
+
+
+def test_only_local_backends_where_the_client_is_to_be_seen(world: World) -> None:
+    make(world, "local", far=True, near=True, more=", externalTrafficPolicy: Local")
+    for address in lb_addresses(world, "local"):
+        family = ":" in address
+        place = f"[{address}]:80" if family else f"{address}:80"
+        world.until_used(place, SERVER[family], world.workloads["web-0"].addresses[family])
+        assert world.spread("outside", address, 80, 4) == {"web-0": 4}
+        assert seen(world, "web-0", "tcp") == CLIENT[family]
