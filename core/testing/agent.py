@@ -44,7 +44,6 @@ from axoneme.core.workloads.workloads import WorkloadOptions, Workloads
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from axoneme.core.datapath.cache import Cache
     from axoneme.core.datapath.compiler import Compiler
     from axoneme.core.datapath.kernel import Kernel
     from axoneme.core.state.table import State
@@ -62,11 +61,12 @@ class FakeCompiler:
     def __init__(self) -> None:
         self.refuse: dict[str, Where] = {}
         self.compiled: list[str] = []
-        #: The real one: of what programs cost the verifier, notes are made all the same.
-        self.cache: Cache | None = None
 
     def known_cost(self, composition: Composition) -> int | None:
         return None
+
+    def note_cost(self, composition: Composition, verified: int) -> None:
+        """The verifier in memory walks nothing."""
 
     async def compile(self, compositions: Sequence[Composition]) -> list[Bytecode]:
         return [self._one(composition) for composition in compositions]
@@ -158,7 +158,6 @@ class FakePlatform:
             settings=settings.datapath,
             constants=Constants(),
         )
-        self.compiler.cache = datapath.compiler.cache
         datapath.compiler = cast("Compiler", self.compiler)
         return datapath
 
