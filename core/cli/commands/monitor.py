@@ -14,6 +14,9 @@ from axoneme.core.cli.moment import Moment
 from axoneme.core.cli.output import colored
 from axoneme.core.cli.session import Session
 
+#: What is shown unless something else is asked for: what happens once. Samples of connections that go on would bury it.
+USUAL = ("drop", "new", "close", "translate")
+
 _COLORS = {"drop": "red", "new": "green", "close": "blue", "lost": "yellow"}
 
 
@@ -23,7 +26,7 @@ _COLORS = {"drop": "red", "new": "green", "close": "blue", "lost": "yellow"}
     "types",
     multiple=True,
     type=click.Choice(["drop", "new", "close", "update", "translate"]),
-    help="Only events of this type; may be repeated.",
+    help="Only events of this type; may be repeated. Without it all but `update`, the samples of connections that go on.",
 )
 @click.option("--workload", default="", metavar="[NAMESPACE/]NAME", help="Only events of this workload.")
 @click.option(
@@ -41,6 +44,7 @@ def command(
     session: Session, types: tuple[str, ...], workload: str, since: float | None, limit: int, output: str
 ) -> None:
     """Watch connections begin, end and be refused, each with the rule that decided. Ctrl-C ends it."""
+    types = types or USUAL
     if since is None:
         events = session.stream("monitor", types=list(types), workload=workload, limit=limit)
     else:
@@ -55,17 +59,16 @@ def command(
 
 
 def recorded(folder: Path, since: float, types: tuple[str, ...], workload: str) -> Iterator[dict[str, Any]]:
-    """Events of the store with the names of then, oldest first. What is not recorded of all types is not there.
+    """Events of the store with the names of then, oldest first.
 
     :param since: seconds ago.
     """
     from axoneme.core.api.datapath_methods import workloads_of
-    from axoneme.core.datapath.abi import EventType
     from axoneme.core.events.naming import StoredNamer
     from axoneme.core.events.store.reader import KEPT, Damage, ago, scan
 
     damage = Damage()
-    chosen = [EventType[name.upper()] for name in types] or KEPT
+    chosen = [kind for kind in KEPT if kind.name.lower() in types]
     for stretch in scan(folder, ago(since), types=chosen, damage=damage):
         namer = StoredNamer(stretch.names)
         for event in stretch.records:

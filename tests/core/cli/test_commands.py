@@ -123,8 +123,9 @@ async def test_plugins_and_version(shell: Shell) -> None:
 
 
 async def test_monitor_prints_lines_and_json(kit: AgentKit, shell: Shell) -> None:
-    event = np.zeros(1, EVENT.dtype)
-    event["type"], event["reason"], event["protocol"], event["source_endpoint"] = EventType.DROP, 133, 6, 1
+    event = np.zeros(2, EVENT.dtype)
+    event["type"], event["reason"] = (EventType.UPDATE, EventType.DROP), (0, 133)
+    event["protocol"], event["source_endpoint"] = 6, 1
     before = len(kit.agent.events._listeners)
 
     async def watch(*more: str) -> str:
@@ -137,6 +138,9 @@ async def test_monitor_prints_lines_and_json(kit: AgentKit, shell: Shell) -> Non
 
     assert json.loads(await watch("-o", "json"))["reason"] == "POLICY_DENIED"
     assert "drop  TCP    default/web" in await watch("--type", "drop")
+    assert "update TCP    default/web" in await watch(
+        "--type", "drop", "--type", "update"
+    )  # not without being asked
 
 
 def test_a_line_of_the_monitor() -> None:
