@@ -16,6 +16,8 @@ from axoneme.plugins.hubble.proto import flow_pb2, observer_pb2
 PAIRS: Final = 10_000
 #: Answers per pair that latencies are taken from, the newest.
 LATENCIES: Final = 512
+#: What a policy says of a connection comes beside the flow of that connection, or of its drop, which is counted.
+_POLICY_VERDICT: Final = 5
 #: Parts of the window, which is moved on by one of them.
 PARTS: Final = 10
 OTHERS: Final = ("(others)", "(others)", "")
@@ -76,9 +78,9 @@ class Tally:
         self._move(now)
         if answer.HasField("lost_events"):
             self.lost += answer.lost_events.num_events_lost
-        if not answer.HasField("flow"):
-            return
         flow = answer.flow
+        if not answer.HasField("flow") or flow.event_type.type == _POLICY_VERDICT:
+            return
         pair, part = self._pair(_key(flow)), self._step % PARTS
         pair.flows[part] += 1
         if flow.verdict == flow_pb2.DROPPED:

@@ -48,6 +48,9 @@ def test_both_directions_of_a_connection_are_one_pair_and_the_window_moves_on() 
         flow(verdict="DROPPED", drop_reason_desc="POLICY_DENIED", is_reply=None, destination={"identity": 2}),
         3.0,
     )
+    counted.add(
+        flow(verdict="DROPPED", event_type={"type": 5}, destination={"identity": 2}), 3.0
+    )  # the same drop
     first, second = counted.rows(4.0, "flows")
     assert (first.client, first.server, first.port, first.flows) == ("shop/web", "10.0.0.2", "80/TCP", 102)
     assert (first.rate, first.drops, first.answers, first.latency) == (25.5, 0, 100, (51.0, 100.0))
