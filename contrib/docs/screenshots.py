@@ -59,7 +59,7 @@ async def the_map(scene: Scene, page: Page) -> None:
 
 
 async def explained(scene: Scene, page: Page) -> None:
-    await page.locator("[data-link*='recommendations'][data-link*='postgres'] .hit").click(force=True)
+    await page.locator("[data-link*='recommendations'][data-link*='postgres']").press("Enter")
     await page.get_by_role("button", name="Why?").click()
     await page.get_by_text("A rule that would allow it").wait_for()
     await live(scene, page, 1)

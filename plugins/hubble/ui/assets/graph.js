@@ -16,6 +16,8 @@ const GLYPHS = {
 };
 const SETTLED = 4000; // links that nothing passed for so long are drawn faint, in ms
 const CLICK = 4; // what moved less was a click, in pixels
+const BOWS = [[0, 0], [1.1, 1.1], [0, 2.2], [2.2, 0], [2.2, 2.2], [3.3, 3.3], [0, 4.4], [4.4, 0], [4.4, 4.4]]; // of a link's ends, in cards
+const STEPS = Array.from({ length: 19 }, (_, index) => (index + 1) / 20); // where a link is looked at for what it passes
 
 export class Graph {
   constructor({ onSelect, memory, remember }) {
@@ -134,7 +136,9 @@ export class Graph {
     const [rate, sent] = [sum(incoming, "rate"), sum(outgoing, "rate")];
     const served = ports(incoming.flatMap((link) => link.edges));
     const sub = rate >= 0.1 ? `${short(rate)}/s` : sent >= 0.1 && !served.length ? `sends ${short(sent)}/s` : "";
-    card.querySelector(".sub").textContent = clip([sub, served.slice(0, 2).join(", ")].filter(Boolean).join(" · "), 23);
+    const says = [sub, served.slice(0, 2).join(", ")].filter(Boolean).join(" · ");
+    card.querySelector(".sub").textContent = clip(says, 23);
+    card.querySelector("text").setAttribute("y", says ? 20 : 27);
     const width = CARD.width - 24;
     const bad = all ? (refused / all) * width : 0;
     const [good, worse] = card.querySelectorAll(".share");
@@ -219,17 +223,35 @@ export class Graph {
     const [x1, x2] = ahead ? [a.x + CARD.width, b.x - 5] : [a.x, b.x + CARD.width + 5];
     const reach = Math.max(36, Math.abs(x2 - x1) * 0.45) * (ahead ? 1 : -1);
     const [y1, y2] = [a.y + CARD.height / 2 + (ahead ? 0 : 8), b.y + CARD.height / 2 + (ahead ? 0 : 8)];
-    const bow = this.inTheWay(a, b) ? 1.1 * CARD.height : 0; // around cards of the same row
-    return [x1, y1, x1 + reach, y1 + bow, x2 - reach, y2 + bow, x2, y2];
+    const bowed = ([from, to]) => [x1, y1, x1 + reach, y1 + from * CARD.height, x2 - reach, y2 + to * CARD.height, x2, y2];
+    return this.past(bowed, source, destination, Math.sign(a.y - b.y) || 1);
   }
 
-  inTheWay(a, b) {
-    if (Math.abs(a.y - b.y) > CARD.height / 2) return false;
-    const [left, right] = [Math.min(a.x, b.x), Math.max(a.x, b.x)];
-    for (const spot of this.places.values()) {
-      if (spot.x > left + 4 && spot.x < right - 4 && Math.abs(spot.y - (a.y + b.y) / 2) < CARD.height / 2) return true;
+  // The first of the curves that passes no other card, the least bent first; else the one that passes the fewest. Of two that
+  // are bent alike, that one comes first which goes to the side of `way`, where the link comes from.
+  past(bowed, source, destination, way) {
+    let [best, least] = [null, Infinity];
+    for (const [from, to] of BOWS) {
+      for (const side of from || to ? [way, -way] : [0]) {
+        const curve = bowed([side * from, side * to]);
+        const passed = this.passed(curve, source, destination);
+        if (passed < least) [best, least] = [curve, passed];
+        if (!passed) return curve;
+      }
     }
-    return false;
+    return best;
+  }
+
+  passed(curve, source, destination) {
+    const points = STEPS.map((t) => point(curve, t));
+    let count = 0;
+    for (const [id, spot] of this.places) {
+      if (id === source || id === destination) continue;
+      const [left, top] = [spot.x - 5, spot.y - 5];
+      const within = ([x, y]) => x > left && x < left + CARD.width + 10 && y > top && y < top + CARD.height + 10;
+      if (points.some(within)) count++;
+    }
+    return count;
   }
 
   // What is chosen, and what it has to do with.
