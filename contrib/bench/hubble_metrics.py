@@ -1,4 +1,4 @@
-"""What it costs to count a flow: ten handlers, as an administrator would configure them, fed from the columns of the ring.
+"""What it costs to count a flow, and to show it: ten handlers, as an administrator would configure them, fed from the columns of the ring.
 
 The flows are of 1,000 pairs of workloads and 20 services, in random order, new connections and drops. The second figure is
 a flood: each flow comes from an address that was never seen, and addresses are labels.
@@ -21,6 +21,8 @@ from axoneme.plugins.hubble.names import Names
 from axoneme.plugins.hubble.observer import Batch
 from axoneme.plugins.hubble.policies import Policies
 from axoneme.plugins.hubble.proto.flow_pb2 import Endpoint
+from axoneme.plugins.hubble.ui.edges import Edges
+from axoneme.plugins.hubble.ui.parties import Parties
 from axoneme.plugins.hubble.uuids import Uuids
 from axoneme.plugins.hubble.wire import Wire
 
@@ -45,7 +47,22 @@ def figures() -> list[Figure]:
             what="the same with addresses as labels, all of them new, when there is no room for more series",
             measure=lambda n: measured(n, WITH_ADDRESSES, floods=4),
         ),
+        Figure(
+            name="hubble.ui.edges", unit="ns", limit=1000,
+            what="to add a flow up for the page's map, a second's 65,536 flows at a time", measure=edges,
+        ),
     ]  # fmt: skip
+
+
+def edges(rounds: int) -> list[float]:
+    """ns of the process's time per flow."""
+    given, samples = batch(0), []
+    parties = Parties(given.view.names)
+    for _ in range(rounds):
+        begin = time.process_time_ns()
+        Edges(parties).add(given.view, np.arange(FLOWS))
+        samples.append((time.process_time_ns() - begin) / FLOWS)
+    return samples
 
 
 def measured(rounds: int, handlers: Sequence[str], *, floods: int = 0) -> list[float]:
