@@ -209,3 +209,19 @@ async def test_a_real_prometheus_scrapes_it(kit: AgentKit, tmp_path: Path) -> No
         assert {row["value"][1] for row in await answer(address, "up")} == {"1"}
     finally:
         await asyncio.to_thread(context.__exit__, None, None, None)
+
+
+async def test_the_series_of_a_workload_go_after_it(kit: AgentKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("axoneme.plugins.hubble.metrics.service.LINGERING", 0.05)
+    await some_flows(kit)
+    url = f"http://127.0.0.1:{port(kit, 'hubble.metrics-http')}/metrics"
+    assert 'source="default/web"' in await text_of(url, "hubble_drop_total{")
+    assert await kit.agent.workloads.remove("web")
+    async with aiohttp.ClientSession() as session, asyncio.timeout(20):
+        while True:
+            async with session.get(url) as response:
+                text = await response.text()
+            if 'source="default/web"' not in text:
+                break
+            await asyncio.sleep(0.05)
+    assert "hubble_flows_processed_total{" in text, "what does not name it stays"
