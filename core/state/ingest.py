@@ -26,6 +26,7 @@ from attrs import evolve
 
 from axoneme.core import logs
 from axoneme.core.errors import AxonemeError, Where
+from axoneme.core.garbage import uncollected
 from axoneme.core.records import Health, Level, ResourceKind
 from axoneme.core.state.folder import Folder, Reading, is_resource_file
 from axoneme.core.state.resources import (
@@ -45,6 +46,8 @@ PATIENCE: Final = 10.0
 SETTLE: Final = 0.5
 RESCAN: Final = 30.0
 POLL: Final = 1.0
+#: From so many files at once on, garbage is collected afterwards.
+MANY: Final = 8
 #: The loop gets its turn at least so often (in seconds) while many files are read.
 SLICE: Final = 0.01
 
@@ -154,13 +157,15 @@ class FolderSource:
         self._attach(now)
         self._drain(now)
         scanning = now >= self._next_scan
-        readings = await self._look(self._due(now, scanning), now)
-        self._drain(now)
-        for name, reading in readings.items():
-            if name not in self._torn and not self._is_settling(name, reading, now):
-                self._folder.take(name, self._doubted(name, reading), now)
-        expiry = self._folder.expire(now)
-        self._folder.commit()
+        names = self._due(now, scanning)
+        with uncollected(len(names) > MANY):
+            readings = await self._look(names, now)
+            self._drain(now)
+            for name, reading in readings.items():
+                if name not in self._torn and not self._is_settling(name, reading, now):
+                    self._folder.take(name, self._doubted(name, reading), now)
+            expiry = self._folder.expire(now)
+            self._folder.commit()
         if rekinded is not None and self._kinds is None:
             self._applied.set()
         if scanning and self._folder.problem is None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from attrs import evolve
 
 from axoneme.core import logs
+from axoneme.core.garbage import uncollected
 from axoneme.core.plugin import PluginContext
 from axoneme.core.records import Health, Level
 from axoneme.core.state.reconciler import Reconciler
@@ -197,7 +196,7 @@ class Control:
         self.image.expire(turn)
         if self.engine.refused:
             self.engine.retry()
-        with _without_garbage_collection(len(self.catalog.dirty) > MANY):
+        with uncollected(len(self.catalog.dirty) > MANY):
             for _ in self.engine.work():
                 if time.monotonic() - turn > SLICE:
                     await asyncio.sleep(0)
@@ -317,19 +316,6 @@ def _local_backends(made: Resolved) -> int:
             if one.local and one.endpoint.ready and not one.endpoint.terminating
         }
     )
-
-
-@contextlib.contextmanager
-def _without_garbage_collection(wanted: bool) -> Iterator[None]:
-    """While many long-lived objects are made, looking for cycles among them takes as long as making them."""
-    if not wanted or not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 _running: WeakValueDictionary[int, Control] = WeakValueDictionary()
