@@ -93,9 +93,9 @@ class Wire:
 
 
 def _columns(view: View, places: Array) -> Columns:
-    """Those that messages are made of, at these places."""
+    """Those that messages are made of, at these places, in their order."""
     first, last = int(places[0]), int(places[-1])
-    if last - first + 1 == len(places):
+    if last - first + 1 == len(places) and (places[1:] > places[:-1]).all():
         return {name: column[first : last + 1] for name, column in view.columns.items()}
     return {name: column[places] for name, column in view.columns.items()}
 
