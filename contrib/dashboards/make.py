@@ -150,10 +150,9 @@ HUBBLE = Dashboard(
         ]),
         Row("TCP and ICMP", [
             Panel("TCP flags", [(rate("hubble_tcp_flags_total", "flag, family"), "{{flag}} {{family}}")], "ops"),
-            Panel("Connections that nobody answered", [(
-                f"{rate('hubble_tcp_flags_total', 'family', 'flag=' + chr(34) + 'SYN' + chr(34))} - {rate('hubble_tcp_flags_total', 'family', 'flag=' + chr(34) + 'SYN-ACK' + chr(34))}",
-                "{{family}}",
-            )], "ops", text="SYN without SYN-ACK."),
+            Panel("Connections that were reset", [(
+                rate("hubble_tcp_flags_total", "family", "flag=" + chr(34) + "RST" + chr(34)), "{{family}}",
+            )], "ops"),
             Panel("ICMP", [(rate("hubble_icmp_total", "family, type"), "{{family}} {{type}}")], "ops"),
         ]),
         Row("HTTP", [
