@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "plugins" / "hubble" / "ui"))
 
-from conftest import ARGUMENTS, CHROMIUM, address, sections  # noqa: E402
+from browsing import ARGUMENTS, CHROMIUM, address, sections  # noqa: E402
 from playwright.async_api import Page, async_playwright  # noqa: E402
 from scene import Scene  # noqa: E402
 

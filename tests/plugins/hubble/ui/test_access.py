@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from conftest import address, sections
+from browsing import address, sections
 
 from axoneme.core.errors import AxonemeError, ConfigError
 from axoneme.core.testing.agent import AgentKit

@@ -7,7 +7,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from conftest import Watched, address, sections
+from browsing import Watched, address, sections
 from playwright.async_api import Page, expect
 from scene import Scene, crowd
 
