@@ -75,6 +75,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.view)
 
+    @property
+    def rules(self) -> int:
+        """The same as long as what is known of the policies' rules is."""
+        return self._wire.rules
+
     def flows(self, places: Array | None = None) -> list[Flow]:
         """These places of them, or all, as protobuf messages."""
         chosen = np.arange(len(self.view)) if places is None else places

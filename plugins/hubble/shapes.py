@@ -179,7 +179,7 @@ class PolicyParts:
     def __init__(self, direction: int, policies: Policies) -> None:
         self._direction = direction
         self._name = "ingress" if direction == INGRESS else "egress"
-        self._policies = policies
+        self.policies = policies
         self._known = _Known(self._part)
         self._revision = -1
 
@@ -188,8 +188,8 @@ class PolicyParts:
         rules = columns[f"{self._name}_rule"]
         if not rules.any():
             return None
-        if self._revision != self._policies.revision:
-            self._revision = self._policies.revision
+        if self._revision != self.policies.revision:
+            self._revision = self.policies.revision
             self._known.clear()
         verdict, reason = columns["verdict"], columns["drop_reason"]
         dropped = (verdict == _DROPPED) & ((reason == POLICY_REASONS[0]) | (reason == POLICY_REASONS[1]))
@@ -199,7 +199,7 @@ class PolicyParts:
         return self._known.of((rules.astype(np.uint64) << np.uint64(2) | about).tolist())
 
     def _part(self, key: int) -> bytes:
-        found = self._policies.get(key >> 2)
+        found = self.policies.get(key >> 2)
         if found is None:
             return b""
         policy, match = found

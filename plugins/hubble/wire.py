@@ -46,6 +46,11 @@ class Wire:
         self._policies = (PolicyParts(EGRESS, policies), PolicyParts(INGRESS, policies))
         self._addresses = {"source": Addresses(0x0A), "destination": Addresses(0x12)}
 
+    @property
+    def rules(self) -> int:
+        """Changes when the same rule may be told in other words, or for the first time."""
+        return self._policies[0].policies.revision
+
     def flows(self, view: View, places: Array) -> list[bytes]:
         """Serialized `flow.Flow`s, of these places of a view."""
         if not len(places):

@@ -43,7 +43,7 @@ class Feed:
         self._wanted = wanted
         self._needs = _Needs(metrics)
         self._mixer, self._rough_mixer = Mixer(9), Mixer(4)
-        self._generation = (0, 0)
+        self._generation = (0, 0, 0)
         self._forget()
 
     def _forget(self) -> None:
@@ -56,7 +56,8 @@ class Feed:
     def add(self, batch: Batch) -> None:
         """Counts all flows of a batch."""
         view = batch.view
-        generation = (self._metrics.generation, view.names.generation)
+        rules = batch.rules if self._needs.rules else 0
+        generation = (self._metrics.generation, view.names.generation, rules)
         if generation != self._generation or len(self._plans) > _PLANS:
             self._forget()
             self._generation = generation
@@ -160,7 +161,7 @@ class _Needs:
         labels = {label for context in contexts for label in context.labels}
         self._ips = "ip" in identifiers or bool(labels & {"source_ip", "destination_ip"})
         self._names = "dns" in identifiers
-        self._rules = any(handler.name == "policy" for handler in metrics.handlers)
+        self.rules = any(handler.name == "policy" for handler in metrics.handlers)
         self._ports = any(handler.name == "port-distribution" for handler in metrics.handlers)
         self._all_ports = any("port" in handler.options.flags for handler in metrics.handlers)
 
@@ -180,7 +181,7 @@ class _Needs:
             words += [view[f"{end}_{half}"] for end in ("source", "destination") for half in ("high", "low")]
         if self._names:
             words.append(view["source_names"].astype(wide) << wide(32) | view["destination_names"])
-        if self._rules:  # what matched is told by the rule
+        if self.rules:  # what matched is told by the rule
             rules = view["egress_rule"].astype(wide) << wide(32) | view["ingress_rule"]
             words.append(np.where(view["event_type"] == POLICY_VERDICT, rules, wide(0)))
         return words
@@ -191,7 +192,7 @@ class _Needs:
         protocol = view["protocol"]
         icmp = (protocol == Protocol.ICMPV4) | (protocol == Protocol.ICMPV6)
         words[1] = np.where(icmp, words[1], words[1] & np.uint64(0xFFFFFFFF00000000))
-        return [*words[:3], *words[-1:]] if self._rules else words[:3]
+        return [*words[:3], *words[-1:]] if self.rules else words[:3]
 
     def _port(self, view: View) -> Array:
         """ICMP's type and code; else the destination port where a handler may ask for it: never that of a reply.

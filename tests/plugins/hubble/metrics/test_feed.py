@@ -102,6 +102,19 @@ def test_verdicts_of_different_rules_are_not_alike() -> None:
     assert len(numbers(bulk)) == 2
 
 
+def test_a_rule_that_becomes_known_is_told_from_then_on() -> None:
+    """After a restart, events are read before policies are."""
+    world, metrics = World(), Metrics(parse(["policy"]), limit=100)
+    feed = Feed(metrics)
+    for known in (False, True):
+        if known:
+            world.rule(20, "late", "ingress", "spec.ingress[0]", '{"fromEndpoints": [{}], "toPorts": [{}]}')
+        world.observer.take(record(ingress_rule=20))
+        view = world.observer.ring.view(world.observer.ring.head - 2, world.observer.ring.head)
+        feed.add(Batch(view, world.observer.wire))
+    assert {dict(key[1:])["match"] for key in numbers(metrics)} == {"none", "l3-l4"}
+
+
 def flood(count: int) -> Any:
     """As many drops, each of another address and port."""
     made = np.zeros(count, EVENT.dtype)
