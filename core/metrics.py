@@ -179,7 +179,7 @@ class CoreMetrics:
 
     def _resources(self) -> Numbers:
         counts: Counter[Labels] = Counter(
-            (row.kind, row.state.value) for row in self._agent.state.table("resources")
+            (row.kind, row.status.value) for row in self._agent.state.table("resources")
         )
         return {labels: float(number) for labels, number in counts.items()}
 

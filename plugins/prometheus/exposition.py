@@ -44,6 +44,7 @@ class Exposition:
         self._off = off - {toggle[1:] for toggle in config.metrics if toggle.startswith("+")}
         self._process = _process_collector()
         self.errors = 0
+        self._failing: set[str] = set()
 
     def collect(self) -> Iterator[prometheus_client.Metric]:
         for metric in self._context.metrics():
@@ -53,13 +54,16 @@ class Exposition:
         yield from self._own()
 
     def _read(self, metric: Metric) -> Values | None:
-        """None for a metric that cannot be read: it must not hide the others."""
+        """None for a metric that cannot be read: it must not hide the others, and is told once, not at each scrape."""
         try:
             value = metric.read()
         except Exception as error:  # noqa: BLE001 - a plugin's number is a plugin's failure
             self.errors += 1
-            _log.warning("metric not read", metric=metric.name, error=logs.describe(error))
+            if metric.name not in self._failing:
+                self._failing.add(metric.name)
+                _log.warning("metric not read", metric=metric.name, error=logs.describe(error))
             return None
+        self._failing.discard(metric.name)
         return value if isinstance(value, Mapping) else {(): value}
 
     def _own(self) -> Iterable[prometheus_client.Metric]:

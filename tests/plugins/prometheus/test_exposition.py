@@ -84,8 +84,18 @@ def promtool(text: str) -> None:
     assert (checked.returncode, checked.stderr) == (0, b"")
 
 
-async def test_the_agents_metrics(kit: AgentKit) -> None:
+POLICY = """{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: other},
+spec: {endpointSelector: {matchLabels: {app: other}}, ingress: [{}]}}"""
+
+
+async def test_the_agents_metrics(kit: AgentKit, caplog: pytest.LogCaptureFixture) -> None:
     await kit.agent.workloads.add("web", labels={"app": "web"})
+    kit.resource("web.yaml", POLICY)
+    async with asyncio.timeout(10):
+        async for _ in kit.agent.state.table("resources").watch():
+            if len(kit.agent.state.table("resources")):
+                break
+    await scrape(kit)
     content_type, text = await scrape(kit)
     assert content_type == "text/plain; version=0.0.4; charset=utf-8"
     values = {
@@ -105,7 +115,9 @@ async def test_the_agents_metrics(kit: AgentKit) -> None:
     assert values[("sample_seconds_bucket", "0.1", "me")] == 1
     assert values[("sample_seconds_bucket", "+Inf", "me")] == 3
     assert values[("sample_seconds_sum", "me")] == pytest.approx(5.55)
-    assert values[("axoneme_metrics_errors_total",)] == 1  # the one that cannot be read hides no other
+    assert values[("axoneme_resources", "CiliumNetworkPolicy", "valid")] == 1
+    assert values[("axoneme_metrics_errors_total",)] == 2  # the one that cannot be read hides no other
+    assert caplog.text.count("metric not read") == 1  # of two scrapes
     assert "cilium_process_cpu_seconds_total" in text
     await asyncio.to_thread(promtool, text)
 
