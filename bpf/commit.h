@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* commit: what was decided becomes the connection's two entries. Later packets need nothing else. */
 
-INLINE void F(macs)(struct F(connection) *c, const struct endpoint *to)
+INLINE void F(macs)(struct F(connection) *c, u32 link)
 {
+	const struct endpoint *to = link ? links_lookup(&link) : 0;
+
+	if (!to)
+		return;
 	__builtin_memcpy(c->dmac, to->mac, 6);
 	__builtin_memcpy(c->smac, to->node_mac, 6);
 }
@@ -47,11 +51,10 @@ INLINE void F(decided)(struct F(packet) *p, struct F(connection) *fresh)
 	fresh->flags = p->reply ? CONN_REPLY : 0;
 	fresh->layout = SLOT_LAYOUT;
 	F(nat_decided)(p, fresh);
-	fresh->source_ifindex = p->source ? p->source->ifindex : 0;
+	fresh->source_ifindex = p->source_link;
 	fresh->next_hop = p->next_hop;
 	fresh->ifindex = p->ifindex;
-	if (p->destination)
-		F(macs)(fresh, p->destination);
+	F(macs)(fresh, p->destination_link);
 	fresh->source_identity = p->source_identity;
 	fresh->destination_identity = p->destination_identity;
 	fresh->source_endpoint = p->source_endpoint;
@@ -76,12 +79,11 @@ INLINE void F(turn)(struct F(packet) *p, struct F(connection) *fresh)
 {
 	fresh->flags = p->reply ? 0 : CONN_REPLY;
 	F(nat_turned)(p, fresh);
-	fresh->source_ifindex = p->destination ? p->destination->ifindex : 0;
-	fresh->next_hop = p->source ? HOP_LOCAL : HOP_STACK;
-	fresh->ifindex = p->source ? p->source->ifindex : 0;
-	if (p->source)
-		F(macs)(fresh, p->source);
-	else if (DIRECT_ROUTING)
+	fresh->source_ifindex = p->destination_link;
+	fresh->next_hop = p->source_link ? HOP_LOCAL : HOP_STACK;
+	fresh->ifindex = p->source_link;
+	F(macs)(fresh, p->source_link);
+	if (DIRECT_ROUTING && !p->source_link)
 		fresh->revision--; /* the way out is not known here: the first packet that takes it finds it */
 	fresh->source_identity = p->destination_identity;
 	fresh->destination_identity = p->source_identity;
@@ -170,13 +172,15 @@ INLINE void F(delete)(struct F(packet) *p, struct F(tuple) *back_key)
 
 INLINE void F(end_former)(struct F(packet) *p)
 {
-	struct F(connection) *back;
+	struct F(connection) *former = ON(connections, lookup)(&p->tuple), *back;
 	struct F(tuple) back_key;
 
-	F(counterpart)(&back_key, &p->tuple, p->former);
+	if (!former)
+		return;
+	F(counterpart)(&back_key, &p->tuple, former);
 	back = ON(connections, lookup)(&back_key);
-	if (!(p->former->flags & CONN_CLOSED))
-		F(closed)(p, p->former, back);
+	if (!(former->flags & CONN_CLOSED))
+		F(closed)(p, former, back);
 	if (p->tuple.protocol != IPPROTO_TCP && back && (back->flags & CONN_NAT)) {
 		/* An answer that is under way, from whom the old one led to, still finds its way. */
 		back->flags |= CONN_CLOSED;
@@ -204,7 +208,7 @@ INLINE int F(commit)(struct F(packet) *p)
 	}
 	if (unlikely(p->conn && (p->conn->flags & CONN_REPLY) != p->reply))
 		F(set_aside)(p); /* it was opened from the other side; now the ports are turned round, so that one is over */
-	if (unlikely(p->former))
+	if (unlikely(p->anew))
 		F(end_former)(p);
 	F(reverse)(&back_key, &p->translated);
 	if (!p->conn && !p->half) {

@@ -92,8 +92,11 @@ INLINE int F(deliver)(struct F(packet) *p)
 	if (unlikely(p->next_hop == HOP_PROXY))
 		return deliver_proxy(p->skb);
 #endif
-	if (p->destination && likely(p->next_hop != HOP_PROXY))
-		return F(deliver_local)(p, p->destination->mac, p->ifindex);
+	if (p->destination_link && likely(p->next_hop != HOP_PROXY)) {
+		const struct endpoint *to = links_lookup(&p->destination_link);
+
+		return to ? F(deliver_local)(p, to->mac, to->ifindex) : TC_ACT_SHOT;
+	}
 	if (DIRECT_ROUTING && p->next_hop == HOP_DEVICE)
 		return F(deliver_device)(p, p->ifindex);
 	return PASS;

@@ -38,15 +38,16 @@ struct F(packet) {
 	u8 half;                /* the table has forgotten this direction of the connection, but not the other */
 	u8 resolved;            /* both sides are known, and the source is who it says */
 	u8 nat;                 /* `translated` is not `tuple` */
-	u8 anew;                /* there is an entry, but of a connection that is over: `former` */
+	u8 anew;                /* there is an entry, but of a connection that is over and gives way to this one */
 	u8 fragment;            /* a later fragment: there is no transport header */
 	u8 next_hop;            /* HOP_… */
 	u8 audited;             /* it would be dropped if what is rehearsed were enforced: see `audits` */
 	u32 ifindex;            /* of the next hop */
+	u32 source_link;        /* the interfaces of the two workloads, 0: no workload of this node */
+	u32 destination_link;
 	u32 l4;                 /* offset of the transport header */
 	struct __sk_buff *skb;
 	struct F(connection) *conn;       /* this direction's entry, or NULL */
-	struct F(connection) *former;     /* the entry that the new one is to replace, or NULL */
 	struct endpoint *source;       /* the workload of this node with that address, or NULL */
 	struct endpoint *destination;
 };
@@ -69,7 +70,7 @@ _Static_assert(sizeof(struct F(packet)) <= sizeof(struct scratch), "the context 
  */
 INLINE bool F(blur)(struct F(packet) *p)
 {
-	struct F(connection) *conn = p->conn, *former = p->former;
+	struct F(connection) *conn = p->conn;
 	struct endpoint *source = p->source, *destination = p->destination;
 	struct __sk_buff *skb = p->skb;
 	u32 zero = 0;
@@ -77,7 +78,7 @@ INLINE bool F(blur)(struct F(packet) *p)
 
 	if (!s)
 		return false;
-	p->conn = p->former = 0;
+	p->conn = 0;
 	p->source = p->destination = 0;
 	p->skb = 0;
 	__builtin_memcpy(s, p, sizeof(*p));
@@ -85,8 +86,14 @@ INLINE bool F(blur)(struct F(packet) *p)
 	__builtin_memcpy(p, s, sizeof(*p));
 	p->skb = skb;
 	p->conn = conn;
-	p->former = former;
 	p->source = source;
 	p->destination = destination;
 	return true;
+}
+
+/* The same before the connection is entered. Whether there is a workload at either end need not be walked apart any more. */
+INLINE bool F(let_go)(struct F(packet) *p)
+{
+	p->source = p->destination = 0;
+	return F(blur)(p);
 }

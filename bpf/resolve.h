@@ -52,6 +52,7 @@ INLINE int F(resolve)(struct F(packet) *p)
 	if (p->source) {
 		p->source_identity = p->source->identity;
 		p->source_endpoint = p->source->id;
+		p->source_link = p->source->ifindex;
 	} else {
 		p->source_identity = F(identity_of)(&p->tuple.saddr);
 	}
@@ -60,6 +61,7 @@ INLINE int F(resolve)(struct F(packet) *p)
 		p->destination_endpoint = p->destination->id;
 		p->next_hop = HOP_LOCAL;
 		p->ifindex = p->destination->ifindex;
+		p->destination_link = p->ifindex;
 	} else {
 		if (MULTICAST(&p->translated.daddr))
 			return DISCARD;

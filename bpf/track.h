@@ -125,7 +125,6 @@ INLINE int F(direction)(struct F(packet) *p, bool reply)
  */
 INLINE void F(set_aside)(struct F(packet) *p)
 {
-	p->former = p->conn;
 	p->conn = 0;
 	p->anew = 1;
 }

@@ -118,7 +118,7 @@ def _first_packet(steps: Sequence[Step]) -> Iterable[tuple[str, list[str]]]:
     yield "resolve", ["STEP(resolve)"]
     for phase in _DECISIONS:
         yield str(phase), _calls(steps, (phase,))
-    yield "commit", [*_BLUR, "STEP(commit)", *_BLUR]
+    yield "commit", [_BLUR[0].replace("blur", "let_go"), _BLUR[1], "STEP(commit)", *_BLUR]
     yield (
         "deliver",
         [*_calls(steps, (Phase.DELIVER, Phase.OBSERVE)), "STEP(rewrite)", "return F(deliver)(p);"],
@@ -171,7 +171,6 @@ INLINE int jump%(family)d(struct packet%(family)d *p, u32 index)
 		return TC_ACT_SHOT;
 	p->skb = 0;
 	p->conn = 0;
-	p->former = 0;
 	p->source = 0;
 	p->destination = 0;
 	__builtin_memcpy(s, p, sizeof(*p));
@@ -189,12 +188,7 @@ INLINE bool restore%(family)d(struct __sk_buff *skb, struct packet%(family)d *p)
 		return false;
 	__builtin_memcpy(p, s, sizeof(*p));
 	p->skb = skb;
-	p->conn = connections%(family)d_lookup(&p->tuple);
-	p->former = 0;
-	if (p->anew) {
-		p->former = p->conn;
-		p->conn = 0;
-	}
+	p->conn = p->anew ? 0 : connections%(family)d_lookup(&p->tuple);
 	p->source = endpoints%(family)d_lookup(&p->tuple.saddr);
 	p->destination = endpoints%(family)d_lookup(&p->translated.daddr);
 	return true;
