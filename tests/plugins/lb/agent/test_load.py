@@ -129,5 +129,9 @@ def test_many_updates_a_second(world: World) -> None:
         traffic.more(20)
         # Each was written by itself, or together with the one after it.
         assert world.node.metric("axoneme_lb_updates_total") - begin >= 50
-    traffic.check()
+    assert traffic.result is not None
+    for name, count in traffic.result.flows.items():
+        assert count.failed == 0, traffic.result
+        # Datagrams of one socket follow their backends, 20 of which are taken away without grace meanwhile.
+        assert count.lost <= (20 if name.startswith("datagram") else 0), traffic.result
     assert world.node.problems() == []
