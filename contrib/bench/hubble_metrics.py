@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from figures import Figure
 
+from axoneme.core.events.rules import RULES, Rule
+from axoneme.core.state.table import State
 from axoneme.plugins.hubble.columns import Has, View, empty
 from axoneme.plugins.hubble.metrics.feed import Feed
 from axoneme.plugins.hubble.metrics.options import parse
@@ -100,7 +101,7 @@ def batch(number: int) -> Batch:
     columns["protocol"][:], columns["ip_version"][:], columns["direction"][:] = 1, 1, 2
     columns["tcp_flags"][:] = 1 << 15 | 2
     columns["has"][:] = Has.SOURCE_IP | Has.DESTINATION_IP | Has.EVENT_TYPE | Has.PORTS
-    rules: Any = {}
+    rules = State((RULES,)).table(RULES.name, Rule)
     return Batch(View(0, columns, names), Wire(Uuids(), Policies(rules)))
 
 
