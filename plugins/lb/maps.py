@@ -15,7 +15,7 @@ import enum
 
 from attrs import field, frozen
 
-from axoneme.core.datapath.abi import ADDRESS, CONNECTION, PREFIX
+from axoneme.core.datapath.abi import ADDRESS, CONNECTION, PREFIX, TUPLE
 from axoneme.core.datapath.layout import Struct, array, be16, u8, u16, u32, u64
 from axoneme.core.datapath.maps import MapKind, MapSpec
 
@@ -186,6 +186,10 @@ def _of_family(family: int, sizes: Sizes) -> tuple[MapSpec, ...]:
         MapSpec(
             f"lb_replies{family}", MapKind.PERCPU_ARRAY, u32, CONNECTION[family], 1,
             doc="an answer's entry before it is entered, per CPU",
+        ),
+        MapSpec(
+            f"lb_ways{family}", MapKind.LRU_HASH, TUPLE[family], u32, sizes.sockets,
+            doc="backends elsewhere that answer clients themselves, by connection",
         ),
         MapSpec(
             f"lb_addresses{family}", MapKind.HASH, u32, ADDRESS[family], 64,

@@ -98,7 +98,8 @@ def resolve(
             flags, sources = _flags(service, around.defaults, front.kind, scope)
             if skips:
                 flags |= ServiceFlag.SKIP_BACKENDS
-            made.demand.rows[key] = Wanted(balance, members, int(flags), sources, skips)
+            chosen = _alike(service, around.defaults) if ServiceFlag.DSR in flags else balance
+            made.demand.rows[key] = Wanted(chosen, members, int(flags), sources, skips)
     made.demand.guards = _guards(made.fronts, around)
     made.problems += _problems(service, made)
     return made
@@ -153,6 +154,11 @@ def _balance(service: Service, defaults: Defaults) -> Balance:
     algorithm = defaults.algorithm if service.algorithm is None else service.algorithm
     size = (service.maglev_size or defaults.maglev_size) if algorithm is Algorithm.MAGLEV else 0
     return Balance(algorithm, size, service.affinity)
+
+
+def _alike(service: Service, defaults: Defaults) -> Balance:
+    """Where backends answer clients themselves, every node has to choose the same one."""
+    return Balance(Algorithm.MAGLEV, service.maglev_size or defaults.maglev_size, service.affinity)
 
 
 def _local_only(service: Service, kind: FrontendKind, scope: Scope) -> bool:
@@ -226,10 +232,6 @@ def _problems(service: Service, made: Resolved) -> Iterator[Problem]:
         if missing and service.type is ServiceType.NODE_PORT:
             names = ", ".join(port.text for port in missing)
             yield problem(f"no node port for {names}", "there is nobody here who gives it one: say nodePort")
-    if service.dsr:
-        yield problem(
-            "backends elsewhere do not answer clients themselves yet: their answers come by this node (snat)"
-        )
 
 
 def port_of(service: Service, front: Front) -> Port:

@@ -41,12 +41,29 @@ INLINE u32 F(lb_hash)(const struct F(tuple) *t)
 	return h ^ (h >> 16);
 }
 
+/*
+ * Where backends answer clients themselves, the node that a client asked and the backend's own must choose the same, each by
+ * itself. So it is always by hash, and where a client is to keep its backend, by the client's address alone.
+ */
+INLINE u32 F(lb_choose_alike)(const struct F(tuple) *t, const struct lb_service *service)
+{
+	struct F(tuple) client = *t;
+
+	if (service->affinity) {
+		client.sport = 0;
+		client.protocol = 0;
+	}
+	return F(lb_slot)(service, F(lb_below)(F(lb_hash)(&client), service->count));
+}
+
 /* For a packet: by its tuple where the algorithm is Maglev's, and again the same for the same client where that is wanted. */
 INLINE u32 F(lb_choose)(const struct F(tuple) *t, const struct lb_service *service)
 {
 	u32 hash = service->algorithm == ALGORITHM_MAGLEV ? F(lb_hash)(t) : bpf_get_prandom_u32();
 	struct lb_client client = {};
 
+	if (service->flags & SERVICE_DSR)
+		return F(lb_choose_alike)(t, service);
 	if (!service->affinity)
 		return F(lb_pick)(service, hash);
 	__builtin_memcpy(client.client, &t->saddr, ADDRESS_SIZE);

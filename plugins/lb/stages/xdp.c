@@ -291,16 +291,13 @@ INLINE bool LOCAL(enter)(const struct F(tuple) *forward, struct F(connection) *c
 	return LOCAL(enter_reply)(forward, c, reply) && !ON(connections, update)(forward, c, BPF_ANY);
 }
 
-INLINE int LOCAL(open)(struct xdp_md *ctx, const struct LOCAL(frame) *f)
+INLINE int LOCAL(open)(struct xdp_md *ctx, const struct LOCAL(frame) *f, const struct lb_service *service)
 {
-	struct lb_service *service = LOCAL(service)(&f->tuple);
 	struct F(lb_backend) *backend;
 	struct F(connection) *c;
 	struct F(address) *own;
 	u32 number, zero = 0;
 
-	if (!service)
-		return NEXT;
 	number = F(lb_choose)(&f->tuple, service);
 	backend = ON(lb_backends, lookup)(&number);
 	if (!backend || !(backend->flags & BACKEND_USED))
@@ -323,10 +320,57 @@ INLINE int LOCAL(open)(struct xdp_md *ctx, const struct LOCAL(frame) *f)
 	return TAKEN(LOCAL(send)(ctx, f, c));
 }
 
+/* A backend by its number that is there and has this address family; NULL: none. */
+INLINE struct F(lb_backend) *LOCAL(used)(u32 number)
+{
+	struct F(lb_backend) *backend = ON(lb_backends, lookup)(&number);
+
+	return backend && (backend->flags & BACKEND_USED) ? backend : 0;
+}
+
+/* Whom a connection of such a service was given to, or is given to now. */
+INLINE struct F(lb_backend) *LOCAL(direct_backend)(const struct LOCAL(frame) *f, const struct lb_service *service)
+{
+	u32 *known = ON(lb_ways, lookup)(&f->tuple), number;
+	struct F(lb_backend) *backend = known ? LOCAL(used)(*known) : 0;
+
+	if (backend && (f->tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN)
+		return backend;
+	number = F(lb_choose_alike)(&f->tuple, service);
+	backend = LOCAL(used)(number);
+	if (backend && !ON(endpoints, lookup)(&backend->address))
+		ON(lb_ways, update)(&f->tuple, &number, BPF_ANY);
+	return backend;
+}
+
+/*
+ * Direct server return: the frame goes on as it is, but for its MAC addresses, to the node on which the backend is. That node
+ * knows the service as well and chooses the same backend; it answers the client itself.
+ */
+INLINE int LOCAL(direct)(struct xdp_md *ctx, const struct LOCAL(frame) *f, const struct lb_service *service)
+{
+	struct F(lb_backend) *backend = LOCAL(direct_backend)(f, service);
+	struct F(connection) *c;
+	u32 zero = 0;
+
+	if (!backend || ON(endpoints, lookup)(&backend->address))
+		return NEXT; /* served here */
+	c = ON(drafts, lookup)(&zero);
+	if (!c || !LOCAL(route)(ctx, &f->tuple.saddr, &backend->address, c))
+		return NEXT; /* the classifier finds the neighbour; until then answers come by this node */
+	c->nat_saddr = f->tuple.saddr;
+	c->nat_daddr = f->tuple.daddr;
+	c->nat_sport = f->tuple.sport;
+	c->nat_dport = f->tuple.dport;
+	c->nat_addresses = c->nat_ports = 0;
+	return TAKEN(LOCAL(send)(ctx, f, c));
+}
+
 STAGE(edge)
 {
 	struct LOCAL(frame) f = {};
 	struct F(connection) *c;
+	struct lb_service *service;
 
 	if (!LOCAL(parse)(ctx, &f))
 		return NEXT;
@@ -337,7 +381,12 @@ STAGE(edge)
 			return NEXT;
 		return LOCAL(pass_on)(ctx, &f, c);
 	}
+	service = LOCAL(service)(&f.tuple);
+	if (!service)
+		return NEXT;
+	if (service->flags & SERVICE_DSR)
+		return LOCAL(direct)(ctx, &f, service);
 	if (f.tuple.protocol == IPPROTO_TCP && (f.tcp_flags & (TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK)) != TCP_SYN)
 		return NEXT;
-	return LOCAL(open)(ctx, &f);
+	return LOCAL(open)(ctx, &f, service);
 }

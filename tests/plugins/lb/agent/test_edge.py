@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
-import fcntl
 import socket
-import struct
 from collections.abc import Iterator
 
 import pytest
+from edge_wire import as_a_wire
 from lb_agents import PORT, World
 from lb_scenes import service, slices
 
-from axoneme.core.datapath import asm
-from axoneme.core.datapath.kernel import Program, ProgramAttributes
-from axoneme.core.datapath.syscall import SyscallKernel
-from axoneme.core.datapath.uapi import ProgramType
-from axoneme.core.datapath.xdp import XdpTarget
 from axoneme.core.testing.namespaces import Namespaces, within
 from axoneme.core.testing.node import Node, Placed
 
@@ -52,24 +45,7 @@ def connect(node: str, other: str, device: str, near: tuple[str, str], far: tupl
             netns.addr("add", index=index, address=four, prefixlen=24)
             netns.addr("add", index=index, address=six, prefixlen=64, flags=0x02)
             netns.link("set", index=index, state="up")
-    within(other, as_a_wire)
-
-
-def as_a_wire() -> None:
-    """Makes a veth do what cards do: take frames that XDP sends, and send only those whose checksums are complete.
-
-    The kernel hands what XDP sends to a veth only if that has a program itself.
-    """
-    command = ctypes.create_string_buffer(struct.pack("=II", 0x17, 0))  # ETHTOOL_STXCSUM: off
-    request = struct.pack("16sP", b"cable", ctypes.addressof(command))
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        fcntl.ioctl(any_socket, 0x8946, request)  # SIOCETHTOOL
-    kernel = SyscallKernel()
-    passing = ProgramAttributes(type=ProgramType.XDP, name="pass", instructions=asm.returning(2))
-    with Program.load(kernel, passing) as program:
-        XdpTarget(ifindex=socket.if_nametoindex("cable")).link(
-            kernel, program.fd
-        )  # ends with the test's process
+    within(other, lambda: as_a_wire("cable"))
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +53,7 @@ def world() -> Iterator[World]:
     values = {
         "plugins": {"enabled": ["lb"], "lb": {"algorithm": "round-robin"}},
         "datapath": {"devices": ["clients", "servers"]},
+        "node": {"name": "here"},
     }
     with Node(values) as node, Namespaces() as netns:
         outside, far = netns.make("out"), netns.make("far")
@@ -234,3 +211,40 @@ def test_only_local_backends_where_the_client_is_to_be_seen(world: World) -> Non
         world.until_used(place, SERVER[family], world.workloads["web-0"].addresses[family])
         assert world.spread("outside", address, 80, 4) == {"web-0": 4}
         assert seen(world, "web-0", "tcp") == CLIENT[family]
+
+
+def test_host_ports(world: World) -> None:
+    four, six = world.workloads["web-0"].addresses
+    world.resource(
+        "pod.yaml",
+        f"""\
+apiVersion: v1
+kind: Pod
+metadata: {{name: web-0, namespace: default}}
+spec:
+  nodeName: here
+  containers: [{{name: web, image: x, ports: [{{containerPort: 8080, hostPort: 8088}}]}}]
+status: {{podIP: {four}, podIPs: [{{ip: {four}}}, {{ip: "{six}"}}]}}
+""",
+    )
+    for family, address in enumerate(CLIENTS_NODE):
+        world.until_used(f"[{address}]:8088" if family else f"{address}:8088", (four, six)[family])
+        assert world.spread("outside", address, 8088, 3) == {"web-0": 3}
+        assert seen(world, "web-0", "tcp") == CLIENT[family]
+
+
+@pytest.mark.parametrize("near", [True, False], ids=["here", "elsewhere"])
+def test_source_ranges(world: World, near: bool) -> None:
+    """Who is not in them is dropped, and told so."""
+    for name, ranges, answers in (
+        ("inside", f'{CLIENT[0]}/32, "{CLIENT[1]}/128"', True),
+        ("beyond", '10.0.0.0/8, "fd00::/8"', False),
+    ):
+        make(world, name, far=not near, near=near, more=f", loadBalancerSourceRanges: [{ranges}]")
+        for address in lb_addresses(world, name):
+            family = ":" in address
+            backend = world.workloads["web-0" if near else "far"].addresses[family]
+            world.until_used(f"[{address}]:80" if family else f"{address}:80", backend)
+            answer = world.ask("outside", address, 80, timeout=3 if answers else 0.3)
+            assert bool(answer) is answers
+    assert "DENIED_BY_LB_SRC_RANGE_CHECK" in world.node.axoneme("datapath", "counters").stdout

@@ -83,7 +83,7 @@ class Edge(World):
 
     def reset(self) -> Self:
         super().reset()
-        for name in ("lb_native4", "lb_native6", "lb_services4", "lb_services6"):
+        for name in ("lb_native4", "lb_native6", "lb_services4", "lb_services6", "lb_ways4", "lb_ways6"):
             self.bench.map(name).clear()
         return self
 

@@ -215,3 +215,75 @@ def test_checksums_hold_for_every_port(remote: Edge) -> None:
             )
             back = remote.enter(make("remote", remote.node, sport=8080, dport=given))
             assert ends(remote, back) == (remote.vip, port, remote.addresses["world"], sport)
+
+
+# Backends that answer clients themselves.
+
+
+@pytest.fixture
+def direct(edge: Edge) -> Edge:
+    """Two backends elsewhere and one here, equally often in a table of Maglev's."""
+    edge.backend(1, "remote", 8080)
+    edge.backend(2, "10.1.0.8" if edge.family == 4 else "fd01::8", 8080)
+    edge.backend(3, "a", 8080)
+    edge.service(*([1, 2, 3] * 64), flags=int(ServiceFlag.DSR))
+    return edge
+
+
+def opened(edge: Edge, sport: int, flags: int = SYN) -> FrameOutcome:
+    return edge.enter(edge.tcp("world", edge.vip, flags, sport=sport))
+
+
+def test_frames_go_on_as_they_are(direct: Edge) -> None:
+    """But for MAC addresses and a hop; what is for a workload here is the classifier's, as ever."""
+    passed_on = 0
+    for sport in range(2000, 2040):
+        frame = direct.tcp("world", direct.vip, SYN, sport=sport)
+        outcome = direct.enter(frame)
+        if outcome.verdict is Xdp.TX:
+            passed_on += 1
+            assert ends(direct, outcome) == (direct.addresses["world"], sport, direct.vip, 80)
+            fin = opened(direct, sport, FIN | ACK)
+            assert fin.verdict is Xdp.TX, "every packet of it goes there"
+        else:
+            assert passed(outcome, frame)
+            there = direct.arrive(frame)
+            assert there.action is Action.REDIRECT
+            assert parse(there.frame).layers[1].dst == direct.addresses["a"]  # type: ignore[attr-defined]
+    assert 15 < passed_on < 38
+    assert len(direct.bench.map(f"lb_ways{direct.family}").items()[0]) == passed_on
+
+
+def test_the_backends_node_chooses_the_same(direct: Edge) -> None:
+    """Seen from there: what the first node gave to a backend, this one gives to it, too."""
+    ways = direct.bench.map(f"lb_ways{direct.family}")
+    given = {}
+    for sport in range(2000, 2040):
+        if opened(direct, sport).verdict is Xdp.TX:
+            given[sport] = True
+    keys, numbers = ways.items()
+    chosen = dict(zip(keys["sport"].tolist(), numbers.tolist(), strict=True))
+    assert chosen.keys() == given.keys()
+    # On the node of backend 1 that one is a workload.
+    direct.backend(1, "b", 8080)
+    ways.clear()
+    for sport, number in chosen.items():
+        frame = direct.tcp("world", direct.vip, SYN, sport=sport)
+        outcome = direct.enter(frame)
+        assert (outcome.verdict is Xdp.PASS) == (number == 1)
+        if number == 1:
+            there = direct.arrive(frame)
+            assert parse(there.frame).layers[1].dst == direct.addresses["b"]  # type: ignore[attr-defined]
+            back = direct.send(direct.tcp("b", "world", SYN | ACK, sport=8080, dport=sport))
+            assert back.action is Action.REDIRECT
+            assert parse(back.frame).layers[1].src == direct.vip, "the client's answer"  # type: ignore[attr-defined]
+
+
+def test_connections_keep_their_backend_when_the_table_changes(direct: Edge) -> None:
+    ways = direct.bench.map(f"lb_ways{direct.family}")
+    sports = [sport for sport in range(2000, 2040) if opened(direct, sport).verdict is Xdp.TX]
+    before = sorted(map(str, zip(*ways.items(), strict=True)))
+    direct.service(*([2, 1, 3] * 64), flags=int(ServiceFlag.DSR))
+    for sport in sports:
+        assert opened(direct, sport, ACK).verdict is Xdp.TX
+    assert sorted(map(str, zip(*ways.items(), strict=True))) == before
