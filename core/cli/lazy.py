@@ -59,6 +59,8 @@ class LazyGroup(click.Group):
         node = self._folder.entries.get(cmd_name)
         # A group of the core may have commands of plugins: it looks for them itself.
         node = node or self._plugins(ctx).get(cmd_name)
+        if node is None and not self._path and session_of(ctx).lend(cmd_name):
+            node = self._plugins(ctx).get(cmd_name)
         if node is None:
             return None
         if isinstance(node, Folder):

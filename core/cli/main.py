@@ -137,7 +137,8 @@ def cli(
     verbose: bool,
 ) -> None:
     """A sidecarless service mesh agent for Linux."""
-    ctx.obj = Session(file=file, sets=sets, no_plugins=no_plugins, socket=socket, verbose=verbose)
+    if ctx.obj is None:  # it may have been needed before, to find the command
+        ctx.obj = Session(file=file, sets=sets, no_plugins=no_plugins, socket=socket, verbose=verbose)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

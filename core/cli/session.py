@@ -102,3 +102,20 @@ class Session:
         for name, reason in self.manager.failed.items():
             click.echo(f"warning: the plugin {name} failed: {reason}", err=True)
         return commands
+
+    def lend(self, name: str) -> bool:
+        """Makes the commands of a plugin available that is installed but not enabled, for whoever calls it by its name.
+
+        So what needs no agent of this machine works on one that has none: a relay, an observer, a corpus of policies. True
+        when there are new commands.
+        """
+        try:
+            if self.no_plugins or name not in self.manager.found or name in self.manager.enabled:
+                return False
+            self.manager.load([name])
+        except AxonemeError:
+            return False
+        known = self.plugin_commands
+        lent = [each for each in self.manager.commands() if each.plugin == name]
+        self.__dict__["plugin_commands"] = [*known, *(each for each in lent if each not in known)]
+        return bool(lent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -65,6 +66,15 @@ def test_usage_errors_exit_with_two(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["statsu"]) == 2
     assert main.run(["status", "--what"]) == 2
     assert "No such command" in capsys.readouterr().err
+
+
+def test_a_plugin_that_is_not_enabled_lends_its_commands_to_who_calls_it_by_name(tmp_path: Path) -> None:
+    """What needs no agent works on a machine that has none, and nothing else of the plugin is there."""
+    (tmp_path / "empty.jsonl").write_text("")
+    done = program("policy", "verdicts", "empty.jsonl", cwd=tmp_path)
+    assert json.loads(done.stdout)["cases"] == 0, done.stderr
+    assert "No such command" in program("--no-plugins", "policy", "verdicts", "x", cwd=tmp_path).stderr
+    assert "\n  policy " not in program("--help", cwd=tmp_path).stdout
 
 
 def test_a_users_mistake_has_no_traceback(tmp_path: Path) -> None:
