@@ -6,8 +6,8 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 
 from attrs import field, frozen
 
-from axoneme.plugins.lb.image import backend_key, key_end
 from axoneme.plugins.lb.model import Address, Endpoint, Port, Requirement, Service, Slice, SlicePort
+from axoneme.plugins.lb.rows import backend_key, key_end
 from axoneme.plugins.lb.selection import Candidate
 
 

@@ -12,8 +12,8 @@ from axoneme.core.errors import AxonemeError
 from axoneme.core.net import namespaces
 from axoneme.core.plugin import PluginContext
 from axoneme.core.workloads.endpoints import ENDPOINTS, Endpoint
-from axoneme.plugins.lb.image import family_of
 from axoneme.plugins.lb.model import Protocol
+from axoneme.plugins.lb.rows import family_of
 from axoneme.plugins.lb.selection import Candidate
 from axoneme.plugins.lb.sock_diag import close_sockets
 from axoneme.plugins.lb.writer import split

@@ -270,7 +270,7 @@ class Control:
         for made in self.engine.resolved.values():
             for row in made.demand.rows.values():
                 if row.balance.algorithm is Algorithm.LEAST_CONNECTIONS:
-                    found.update({key: self.image.backend(key) for key, _ in row.members})
+                    found.update({key: self.image.backends.number(key) for key, _ in row.members})
         return {key: number for key, number in found.items() if number}
 
     # For people

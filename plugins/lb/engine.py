@@ -10,11 +10,13 @@ from attrs import define, field
 from axoneme.core.errors import Where
 from axoneme.core.state.resources import Problem
 from axoneme.plugins.lb.catalog import Catalog, candidates_of
-from axoneme.plugins.lb.image import Demand, Image, RowKey, row_key
+from axoneme.plugins.lb.demand import Demand
+from axoneme.plugins.lb.image import Image
 from axoneme.plugins.lb.maps import Scope
 from axoneme.plugins.lb.model import Address, Name
 from axoneme.plugins.lb.numbers import LimitError
 from axoneme.plugins.lb.resolve import Front, Resolved
+from axoneme.plugins.lb.rows import RowKey, row_key
 from axoneme.plugins.lb.selection import Candidate
 from axoneme.plugins.lb.tables import Backend, BackendsRow, Frontend, ServiceRow
 
@@ -159,7 +161,7 @@ class Engine:
             one.endpoint.node,
             one.endpoint.zone,
             one.endpoint.target,
-            self.image.backend(one.key),
+            self.image.backends.number(one.key),
         )
 
 

@@ -12,8 +12,9 @@ import numpy as np
 from axoneme.core.datapath.maps import Map
 from axoneme.plugins.lb import show, writer
 from axoneme.plugins.lb.annotations import ALGORITHMS
-from axoneme.plugins.lb.image import PAIR, SERVICE, Found
+from axoneme.plugins.lb.demand import Found
 from axoneme.plugins.lb.maps import SOURCE_PREFIX_BITS, Algorithm
+from axoneme.plugins.lb.rows import PAIR, SERVICE
 
 Maps = Callable[[str], Map]
 _NAMES: Final = {algorithm: name for name, algorithm in ALGORITHMS.items()}

@@ -14,7 +14,7 @@ import numpy as np
 from axoneme.core.datapath.abi import ConnectionFlag
 from axoneme.core.datapath.maps import Map
 from axoneme.core.plugin import PluginContext
-from axoneme.plugins.lb.image import family_of
+from axoneme.plugins.lb.rows import family_of
 
 Rows = np.ndarray[Any, Any]
 

@@ -56,7 +56,7 @@ def _entries(source: control.Control) -> Mapping[tuple[str, ...], float]:
     return {
         ("services4",): image.size(4),
         ("services6",): image.size(6),
-        ("backends",): image.backends,
+        ("backends",): len(image.backends),
         ("slots",): image.stretches.room.used,
     }
 

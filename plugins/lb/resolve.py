@@ -8,9 +8,10 @@ from typing import Final
 from attrs import define, field, frozen
 
 from axoneme.core.state.resources import Problem
-from axoneme.plugins.lb.image import BackendKey, Balance, Demand, RowKey, Wanted, row_key
+from axoneme.plugins.lb.demand import Balance, Demand, Wanted
 from axoneme.plugins.lb.maps import Algorithm, Scope, ServiceFlag
 from axoneme.plugins.lb.model import Address, FrontendKind, HostPort, Network, Port, Service, ServiceType
+from axoneme.plugins.lb.rows import BackendKey, RowKey, row_key
 from axoneme.plugins.lb.selection import Candidate, Judged, Rule, Why, is_plain, judge
 
 #: Backends by the port of the service (number in `Service.ports`).

@@ -32,7 +32,7 @@ class Why(enum.StrEnum):
 class Candidate:
     """A backend of one port of one service.
 
-    :param key: as in `image.backend_key`.
+    :param key: as in `rows.backend_key`.
     :param local: on this node.
     """
 

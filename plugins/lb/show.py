@@ -8,11 +8,11 @@ from typing import Any
 
 from axoneme.plugins.lb.annotations import ALGORITHMS
 from axoneme.plugins.lb.engine import Engine
-from axoneme.plugins.lb.image import SERVICE, row_key
 from axoneme.plugins.lb.maps import Algorithm, BackendFlag, Scope, ServiceFlag
 from axoneme.plugins.lb.model import Address, Protocol
 from axoneme.plugins.lb.pools import Addresses
 from axoneme.plugins.lb.resolve import Front, Resolved
+from axoneme.plugins.lb.rows import SERVICE, row_key
 from axoneme.plugins.lb.selection import Candidate, Judged, Why
 from axoneme.plugins.lb.tables import BackendState
 
@@ -86,7 +86,7 @@ def _pairs(judged: Judged) -> Iterator[tuple[Candidate, Why]]:
 
 def _backend(engine: Engine, one: Candidate, why: Why) -> dict[str, Any]:
     return {
-        "id": engine.image.backend(one.key),
+        "id": engine.image.backends.number(one.key),
         "address": place(one.address, one.port, one.protocol.name),
         "state": one.state.value,
         "used": why is Why.USED,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import numpy as np
 
 from axoneme.core.datapath.layout import Struct
 from axoneme.core.datapath.maps import Map
-from axoneme.plugins.lb.image import SERVICE, Found, Writes
+from axoneme.plugins.lb.demand import Found, Writes
 from axoneme.plugins.lb.maps import BACKEND, FRONTEND, MEMBER, SKIP, SOURCE
 from axoneme.plugins.lb.maps import SERVICE as ROW
+from axoneme.plugins.lb.rows import SERVICE
 
 Array = np.ndarray[Any, Any]
 
@@ -62,7 +63,7 @@ def write(maps: Maps, writes: Writes) -> None:
             maps(name).delete_batch(_array(layout, keys))
 
 
-def _write_backends(maps: Maps, backends: dict[int, bytes]) -> None:
+def _write_backends(maps: Maps, backends: Mapping[int, bytes]) -> None:
     for family, size in ((4, 8), (6, 20)):
         chosen = {number: value for number, value in backends.items() if len(value) == size}
         if chosen:
@@ -70,7 +71,7 @@ def _write_backends(maps: Maps, backends: dict[int, bytes]) -> None:
             maps(f"lb_backends{family}").update_batch(keys, _array(BACKEND[family], chosen.values()))
 
 
-def _write_slots(maps: Maps, slots: dict[int, bytes]) -> None:
+def _write_slots(maps: Maps, slots: Mapping[int, bytes]) -> None:
     if not slots:
         return
     content = np.frombuffer(b"".join(slots.values()), np.uint32)

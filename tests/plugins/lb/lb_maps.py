@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from attrs import define, field
 
-from axoneme.plugins.lb.image import KINDS, SERVICE, Found, Writes
+from axoneme.plugins.lb.demand import KINDS, Found, Writes
+from axoneme.plugins.lb.rows import SERVICE
 
 
 @define

@@ -15,8 +15,8 @@ from axoneme.core.records import Level
 from axoneme.core.testing.agent import AgentKit, FakePlatform
 from axoneme.core.workloads.endpoints import NamedPort
 from axoneme.plugins.lb import control, show
-from axoneme.plugins.lb.image import row_key
 from axoneme.plugins.lb.maps import BackendFlag, Scope, ServiceFlag
+from axoneme.plugins.lb.rows import row_key
 from axoneme.plugins.lb.tables import BackendsRow, ServiceRow
 
 WEB = service("web", "clusterIP: 10.96.0.10, ports: [{port: 80}]")

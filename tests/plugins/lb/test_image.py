@@ -10,20 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lb_maps import Maps
 
-from axoneme.plugins.lb.image import (
-    CLEAR,
-    GRACE,
-    SERVICE,
-    Balance,
-    Demand,
-    Image,
-    Wanted,
-    backend_key,
-    row_key,
-)
+from axoneme.plugins.lb.backend_rows import CLEAR
+from axoneme.plugins.lb.demand import Balance, Demand, Wanted
+from axoneme.plugins.lb.image import GRACE, Image
 from axoneme.plugins.lb.maps import Algorithm, Scope, Sizes
 from axoneme.plugins.lb.model import Address
 from axoneme.plugins.lb.numbers import LimitError
+from axoneme.plugins.lb.rows import SERVICE, backend_key, row_key
 
 SMALL = Sizes(services=40, slots=400, backends=60, affinity=64, sources=100)
 
@@ -203,8 +196,8 @@ def test_a_backend_is_terminating_only_when_it_is_for_all() -> None:
     image = Image(SMALL)
     key = backend_key(vip(1001), 80, 6)
     image.apply(("", "a"), Demand({}, {key: (True, True)}))
-    assert image.writes.backends[1][-2] == 7
+    assert image.take_writes(0.0).backends[1][-2] == 7
     image.apply(("", "b"), Demand({}, {key: (False, True)}))
-    assert image.writes.backends[1][-2] == 5
+    assert image.take_writes(0.0).backends[1][-2] == 5
     image.apply(("", "b"), Demand())
-    assert image.writes.backends[1][-2] == 7
+    assert image.take_writes(0.0).backends[1][-2] == 7

@@ -7,8 +7,8 @@ from ipaddress import IPv4Address
 from hypothesis import given
 from hypothesis import strategies as st
 
-from axoneme.plugins.lb.image import backend_key
 from axoneme.plugins.lb.model import Distribution, Endpoint, Protocol
+from axoneme.plugins.lb.rows import backend_key
 from axoneme.plugins.lb.selection import Candidate, Rule, Why, judge
 from axoneme.plugins.lb.tables import BackendState
 

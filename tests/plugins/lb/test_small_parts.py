@@ -17,9 +17,9 @@ from lb_scenes import until
 from axoneme.core.datapath import abi
 from axoneme.core.datapath.abi import TUPLE
 from axoneme.plugins.lb.health_check import HealthServer, Local
-from axoneme.plugins.lb.image import backend_key
 from axoneme.plugins.lb.loads import live_by_backend
 from axoneme.plugins.lb.numbers import LimitError, Numbers, Room
+from axoneme.plugins.lb.rows import backend_key
 from axoneme.plugins.lb.store import BackendRecord, GivenAddresses, LocalRecord, LocalServices
 
 
