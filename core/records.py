@@ -7,6 +7,7 @@ printed, compared and tested without starting anything, and the core owns (and c
 from __future__ import annotations
 
 import enum
+import importlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from itertools import accumulate
 from pathlib import Path
@@ -147,12 +148,22 @@ class Service:
     restart: Restart = Restart.ON_FAILURE
 
 
+def imported(path: str) -> Callable[[], Any]:
+    """What `module:attribute` names, imported only when this is called: for `Command.load`."""
+
+    def load() -> Any:
+        module, _, attribute = path.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+    return load
+
+
 @frozen(kw_only=True)
 class Command:
     """A click command for the `axoneme` program, imported only when it is called for.
 
     :param group: `()` for the root, else the path of an existing or new group, e.g. `("policy",)`.
-    :param load: returns the command; heavy imports belong inside.
+    :param load: returns the command; heavy imports belong inside (`imported`).
     """
 
     name: str

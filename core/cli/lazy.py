@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import click
 from attrs import field, frozen
 
 from axoneme.core.cli.session import Session
+from axoneme.core.records import imported
 
 
 @frozen
@@ -33,15 +33,7 @@ Node = Entry | Folder
 
 def module(path: str, summary: str) -> Entry:
     """A command in `axoneme.core.cli.commands`, as `module:attribute`."""
-
-    def load() -> click.Command:
-        name, _, attribute = path.partition(":")
-        command: click.Command = getattr(
-            importlib.import_module(f"axoneme.core.cli.commands.{name}"), attribute
-        )
-        return command
-
-    return Entry(summary, load)
+    return Entry(summary, imported(f"axoneme.core.cli.commands.{path}"))
 
 
 class LazyGroup(click.Group):

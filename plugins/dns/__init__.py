@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from axoneme.core.hooks import hookimpl
 from axoneme.core.plugin import PluginContext
@@ -16,10 +15,8 @@ from axoneme.core.records import (
     PluginInfo,
     Service,
     Stage,
+    imported,
 )
-
-if TYPE_CHECKING:
-    import click
 
 
 @hookimpl
@@ -58,26 +55,19 @@ def axoneme_api(context: PluginContext) -> Iterable[ApiMethod]:
 @hookimpl
 def axoneme_commands() -> Iterable[Command]:
     return [
-        Command(name="list", group=("dns",), load=_list, summary="names that workloads asked for"),
+        Command(
+            name="list",
+            group=("dns",),
+            load=imported("axoneme.plugins.dns.cli:names"),
+            summary="names that workloads asked for",
+        ),
         Command(
             name="lookups",
             group=("dns",),
-            load=_lookups,
+            load=imported("axoneme.plugins.dns.cli:lookups"),
             summary="the last questions and what became of them",
         ),
     ]
-
-
-def _list() -> click.Command:
-    from axoneme.plugins.dns.cli import names
-
-    return names
-
-
-def _lookups() -> click.Command:
-    from axoneme.plugins.dns.cli import lookups
-
-    return lookups
 
 
 @hookimpl

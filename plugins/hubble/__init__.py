@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from axoneme.core.records import (
     PluginInfo,
     Service,
     TableSpec,
+    imported,
 )
 
 if TYPE_CHECKING:
@@ -95,12 +95,7 @@ def axoneme_health(context: PluginContext) -> Iterable[HealthCheck]:
 @hookimpl
 def axoneme_commands() -> Iterable[Command]:
     def command(path: str) -> Callable[[], click.Command]:
-        def load() -> click.Command:
-            module, _, name = path.partition(":")
-            made: click.Command = getattr(importlib.import_module(f"axoneme.plugins.hubble.{module}"), name)
-            return made
-
-        return load
+        return imported(f"axoneme.plugins.hubble.{path}")
 
     group = ("hubble",)
     return [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 from typing import TYPE_CHECKING
 
 from axoneme.core.hooks import hookimpl
@@ -20,11 +19,10 @@ from axoneme.core.records import (
     Service,
     Stage,
     TableSpec,
+    imported,
 )
 
 if TYPE_CHECKING:
-    import click
-
     from axoneme.core.datapath.maps import MapSpec
 
 
@@ -83,37 +81,35 @@ def axoneme_metrics(context: PluginContext) -> Iterable[Metric]:
     return metrics.metrics(context)
 
 
-#: Commands: group, name, attribute of `cli`, summary.
+#: Commands: group, name, file and attribute in `cli`, summary.
 _COMMANDS = (
-    (("service",), "list", "service_list", "list services by frontend, with their backends"),
-    (("service",), "get", "service_get", "show one service"),
-    (("service",), "explain", "service_explain", "which backends get connections, and why the others don't"),
-    (("service",), "add", "service_add", "add a service without a file"),
-    (("service",), "delete", "service_delete", "delete services that were added so"),
-    (("bpf", "lb"), "list", "lb_list", "list what the kernel's maps of services hold"),
-    (("bpf", "lb", "maglev"), "list", "maglev_list", "list consistent hashing tables"),
-    (("bpf", "lb", "maglev"), "get", "maglev_get", "show one of them"),
-    (("bpf", "ct"), "list", "ct_list", "list the connection table"),
-    (("bpf", "nat"), "list", "nat_list", "list the translations of connections"),
-    (("lb", "pool"), "list", "pool_list", "list pools of addresses for services"),
-    (("lb", "maglev"), "list", "maglev_list", "list consistent hashing tables"),
-    (("lb", "maglev"), "get", "maglev_get", "show one of them"),
+    (("service",), "list", "services:service_list", "list services by frontend, with their backends"),
+    (("service",), "get", "services:service_get", "show one service"),
+    (
+        ("service",),
+        "explain",
+        "services:service_explain",
+        "which backends get connections, and why the others don't",
+    ),
+    (("service",), "add", "local:service_add", "add a service without a file"),
+    (("service",), "delete", "local:service_delete", "delete services that were added so"),
+    (("bpf", "lb"), "list", "maps:lb_list", "list what the kernel's maps of services hold"),
+    (("bpf", "lb", "maglev"), "list", "maps:maglev_list", "list consistent hashing tables"),
+    (("bpf", "lb", "maglev"), "get", "maps:maglev_get", "show one of them"),
+    (("bpf", "ct"), "list", "connections:ct_list", "list the connection table"),
+    (("bpf", "nat"), "list", "connections:nat_list", "list the translations of connections"),
+    (("lb", "pool"), "list", "pools:pool_list", "list pools of addresses for services"),
+    (("lb", "maglev"), "list", "maps:maglev_list", "list consistent hashing tables"),
+    (("lb", "maglev"), "get", "maps:maglev_get", "show one of them"),
 )
 
 
 @hookimpl
 def axoneme_commands() -> Iterable[Command]:
     return [
-        Command(name=name, group=group, load=partial(_command, attribute), summary=summary)
-        for group, name, attribute, summary in _COMMANDS
+        Command(name=name, group=group, load=imported(f"axoneme.plugins.lb.cli.{path}"), summary=summary)
+        for group, name, path, summary in _COMMANDS
     ]
-
-
-def _command(attribute: str) -> click.Command:
-    from axoneme.plugins.lb import cli
-
-    command: click.Command = getattr(cli, attribute)
-    return command
 
 
 @hookimpl

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,11 +20,10 @@ from axoneme.core.records import (
     Runs,
     Service,
     Stage,
+    imported,
 )
 
 if TYPE_CHECKING:
-    import click
-
     from axoneme.core.datapath.maps import MapSpec
 
 _STAGES = Path(__file__).parent / "stages"
@@ -90,51 +88,25 @@ def axoneme_api(context: PluginContext) -> Iterable[ApiMethod]:
     return api.methods(context)
 
 
+#: Commands: name, module and attribute, summary.
+_COMMANDS = (
+    ("get", "cli:get", "effective decision tables and their rules"),
+    ("explain", "explain_cli:explain", "why a flow is allowed or denied"),
+    ("diff", "rehearsal.cli:diff", "what policies would change, before they hold"),
+    ("replay", "rehearsal.cli:replay", "what policies would have made of recorded connections"),
+    ("learn", "rehearsal.cli:learn", "policies that allow what was recorded, and nothing else"),
+    ("verdicts", "cli:verdicts", "run a conformance corpus"),
+)
+
+
 @hookimpl
 def axoneme_commands() -> Iterable[Command]:
     return [
         Command(
-            name="get", group=("policy",), load=_get, summary="effective decision tables and their rules"
-        ),
-        Command(name="explain", group=("policy",), load=_explain, summary="why a flow is allowed or denied"),
-        *(
-            Command(name=name, group=("policy",), load=partial(_rehearsal, name), summary=summary)
-            for name, summary in _REHEARSALS.items()
-        ),
-        Command(name="verdicts", group=("policy",), load=_verdicts, summary="run a conformance corpus"),
+            name=name, group=("policy",), load=imported(f"axoneme.plugins.policy.{path}"), summary=summary
+        )
+        for name, path, summary in _COMMANDS
     ]
-
-
-def _get() -> click.Command:
-    from axoneme.plugins.policy.cli import get
-
-    return get
-
-
-def _explain() -> click.Command:
-    from axoneme.plugins.policy.explain_cli import explain
-
-    return explain
-
-
-_REHEARSALS = {
-    "diff": "what policies would change, before they hold",
-    "replay": "what policies would have made of recorded connections",
-    "learn": "policies that allow what was recorded, and nothing else",
-}
-
-
-def _rehearsal(name: str) -> click.Command:
-    from axoneme.plugins.policy.rehearsal import cli
-
-    command: click.Command = getattr(cli, name)
-    return command
-
-
-def _verdicts() -> click.Command:
-    from axoneme.plugins.policy.cli import verdicts
-
-    return verdicts
 
 
 @hookimpl

@@ -1,0 +1,1 @@
+"""The commands of the plugin, a file per group."""
