@@ -43,8 +43,8 @@ INLINE int F(resolve)(struct F(packet) *p)
 {
 	p->source = ON(endpoints, lookup)(&p->tuple.saddr);
 	p->destination = ON(endpoints, lookup)(&p->translated.daddr);
-	if (FROM_NETWORK && !p->destination && !p->nat)
-		return TO_STACK; /* for somebody who is not ours, and not by a service of ours */
+	if (FROM_NETWORK && ((!p->destination && !p->nat) || (p->related && !p->conn)))
+		return TO_STACK; /* for somebody who is not ours, and not by a service of ours; an error about nothing known */
 	if (p->source ? !F(genuine)(p, p->source->ifindex) : FROM_WORKLOAD)
 		return DROP(REASON_INVALID_SOURCE_IP);
 	if (TO_WORKLOAD && !p->destination) /* an address of the pool that no workload has */

@@ -162,8 +162,8 @@ INLINE int F(track)(struct F(packet) *p)
 	}
 	if (conn) /* a SYN from the server's side is no reply: it opens a connection the other way round */
 		return F(direction)(p, (conn->flags & CONN_REPLY) && !F(opens)(p));
-	if (p->related)
-		return FROM_NETWORK ? TO_STACK : DROP(REASON_UNKNOWN_ICMP);
+	if (p->related) /* from the network it may be about a connection of the host, or one that plugins pass on: see resolve */
+		return FROM_NETWORK ? NEXT : DROP(REASON_UNKNOWN_ICMP);
 	if (F(opens)(p))
 		return NEXT;
 	/* The table is bounded and forgets what was idle longest. If it still knows the other direction, this is not new. */

@@ -25,7 +25,7 @@ def stages(config: LbConfig) -> Iterable[Stage]:
 def _xdp(config: LbConfig) -> Stage:
     return Stage(
         name="edge",
-        source=text("choose.h", "choose_packet.h", "xdp.c"),
+        source=text("choose.h", "choose_packet.h", "direct.h", "xdp.c"),
         attach=("xdp_network",),
         phase=Phase.TRANSLATE,
         runs=Runs.EVERY,

@@ -44,11 +44,11 @@ def stages(config: LbConfig) -> Iterator[Stage]:
     """All stages, with the configuration's constants."""
     yield Stage(
         name="translate",
-        source=text("choose.h", "choose_packet.h", "translate.c"),
+        source=text("choose.h", "choose_packet.h", "direct.h", "translate.c"),
         attach=("from_workload", "from_network"),
         phase=Phase.TRANSLATE,
         runs=Runs.FIRST,
-        maps=(*_CHOICE, "lb_skips", *_of_families(_PER_FAMILY)),
+        maps=(*_CHOICE, "lb_skips", *_of_families((*_PER_FAMILY, "lb_ways"))),
         defines=numbers() | _loopback(config) | {"HASH_SEED": config.hash_seed},
     )
     if config.at_sockets:

@@ -96,7 +96,7 @@ def resolve(
         for scope, key in front.keys(service):
             local = _local_only(service, front.kind, scope)
             members = _members(made, around.defaults, front, local)
-            flags, sources = _flags(service, around.defaults, front.kind, scope)
+            flags, sources = _flags(service, around, front, scope)
             if skips:
                 flags |= ServiceFlag.SKIP_BACKENDS
             chosen = _alike(service, around.defaults) if ServiceFlag.DSR in flags else balance
@@ -190,14 +190,15 @@ def _judged(candidates: list[Candidate], rule: Rule) -> Judged:
 
 
 def _flags(
-    service: Service, defaults: Defaults, kind: FrontendKind, scope: Scope
+    service: Service, around: Surroundings, front: Front, scope: Scope
 ) -> tuple[ServiceFlag, tuple[Network, ...]]:
     flags = ServiceFlag(0)
     if scope is Scope.INTERNAL:
         return flags, ()
-    if defaults.dsr if service.dsr is None else service.dsr:
+    direct = around.defaults.dsr if service.dsr is None else service.dsr
+    if direct and front.address not in around.own:  # another node knows no service at an address of this one
         flags |= ServiceFlag.DSR
-    if kind is FrontendKind.LOAD_BALANCER and service.source_ranges:
+    if front.kind is FrontendKind.LOAD_BALANCER and service.source_ranges:
         return flags | ServiceFlag.SOURCE_RANGES, service.source_ranges
     return flags, ()
 

@@ -85,6 +85,48 @@ INLINE void LOCAL(loopback)(struct F(packet) *p)
 	F(nat_source)(p, &address, p->tuple.sport);
 }
 
+#if FROM_NETWORK
+/*
+ * Direct server return: the packet goes on as it is to the node on which the backend is. That node knows the service as well and
+ * chooses the same backend; it answers the client itself. Errors about its answers come here, too, and go the same way, so that
+ * it learns of narrower paths. NEXT: there is no way there.
+ */
+INLINE int LOCAL(hand_on)(struct F(packet) *p, const struct F(address) *to)
+{
+	void *data = (void *)(long)p->skb->data, *end = (void *)(long)p->skb->data_end;
+	struct bpf_redir_neigh neighbor = {};
+	struct bpf_fib_lookup *fib;
+	u32 zero = 0;
+	long answer;
+
+	fib = (void *)ON(drafts, lookup)(&zero);
+	if (!fib)
+		return NEXT;
+	__builtin_memset(fib, 0, sizeof(*fib));
+	fib->ifindex = p->skb->ifindex;
+#if FAMILY == 4
+	fib->family = 2; /* AF_INET */
+	fib->ipv4_src = p->tuple.saddr.a[0];
+	fib->ipv4_dst = to->a[0];
+#else
+	fib->family = 10; /* AF_INET6 */
+	__builtin_memcpy(fib->ipv6_src, &p->tuple.saddr, 16);
+	__builtin_memcpy(fib->ipv6_dst, to, 16);
+#endif
+	answer = bpf_fib_lookup(p->skb, fib, sizeof(*fib), 0);
+	if ((answer != BPF_FIB_LKUP_RET_SUCCESS && answer != BPF_FIB_LKUP_RET_NO_NEIGH) || !devices_lookup(&fib->ifindex))
+		return NEXT;
+	if (!F(hop)(data, end))
+		return TO_STACK;
+	if (p->anew && !ON(connections, delete)(&p->tuple)) /* what this replaces went by this node's own address */
+		count(p->skb, COUNTER_FORGOTTEN);
+	count(p->skb, COUNTER_FORWARDED);
+	neighbor.nh_family = fib->family; /* of the gateway, if there is one */
+	__builtin_memcpy(neighbor.ipv6_nh, fib->ipv6_dst, 16);
+	return TAKEN(redirect_neigh(fib->ifindex, &neighbor, sizeof(neighbor), 0));
+}
+#endif
+
 STAGE(translate)
 {
 	struct F(lb_frontend) frontend = {};
@@ -92,7 +134,7 @@ STAGE(translate)
 	struct F(lb_backend) *backend;
 	u32 number;
 
-	if (p->conn || p->half || p->related) {
+	if (p->conn || p->half) {
 		if (likely(!LOCAL(bereft)(p)) || !F(abandon)(p))
 			return NEXT;
 	}
@@ -101,6 +143,8 @@ STAGE(translate)
 	frontend.protocol = p->tuple.protocol;
 	frontend.scope = FROM_NETWORK ? SCOPE_EXTERNAL : SCOPE_INTERNAL;
 	service = ON(lb_services, lookup)(&frontend);
+	if (unlikely(p->related) && !(service && (service->flags & SERVICE_DSR)))
+		return NEXT;
 	if (!service) {
 		frontend.port = 0;
 		frontend.protocol = 0;
@@ -123,11 +167,21 @@ STAGE(translate)
 	if (!service->count)
 		return DROP(REASON_SERVICE_BACKEND_NOT_FOUND);
 	number = LOCAL(told)(p);
-	if (!number)
+	if (FROM_NETWORK && (service->flags & SERVICE_DSR))
+		number = F(lb_choose_direct)(&p->tuple, F(opens)(p), service);
+	else if (!number)
 		number = F(lb_choose)(&p->tuple, service);
 	backend = ON(lb_backends, lookup)(&number);
 	if (!backend || !(backend->flags & BACKEND_USED))
 		return DROP(REASON_SERVICE_BACKEND_NOT_FOUND);
+#if FROM_NETWORK
+	if (service->flags & SERVICE_DSR) {
+		int verdict = ON(endpoints, lookup)(&backend->address) ? NEXT : LOCAL(hand_on)(p, &backend->address);
+
+		if (verdict || p->related)
+			return verdict;
+	}
+#endif
 	p->backend = number;
 	F(nat_destination)(p, &backend->address, backend->port);
 	if (F(same_address)(&backend->address, &p->tuple.saddr))

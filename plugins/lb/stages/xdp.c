@@ -320,44 +320,24 @@ INLINE int LOCAL(open)(struct xdp_md *ctx, const struct LOCAL(frame) *f, const s
 	return TAKEN(LOCAL(send)(ctx, f, c));
 }
 
-/* A backend by its number that is there and has this address family; NULL: none. */
-INLINE struct F(lb_backend) *LOCAL(used)(u32 number)
-{
-	struct F(lb_backend) *backend = ON(lb_backends, lookup)(&number);
-
-	return backend && (backend->flags & BACKEND_USED) ? backend : 0;
-}
-
-/* Whom a connection of such a service was given to, or is given to now. */
-INLINE struct F(lb_backend) *LOCAL(direct_backend)(const struct LOCAL(frame) *f, const struct lb_service *service)
-{
-	u32 *known = ON(lb_ways, lookup)(&f->tuple), number;
-	struct F(lb_backend) *backend = known ? LOCAL(used)(*known) : 0;
-
-	if (backend && (f->tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN)
-		return backend;
-	number = F(lb_choose_alike)(&f->tuple, service);
-	backend = LOCAL(used)(number);
-	if (backend && !ON(endpoints, lookup)(&backend->address))
-		ON(lb_ways, update)(&f->tuple, &number, BPF_ANY);
-	return backend;
-}
-
 /*
  * Direct server return: the frame goes on as it is, but for its MAC addresses, to the node on which the backend is. That node
  * knows the service as well and chooses the same backend; it answers the client itself.
  */
 INLINE int LOCAL(direct)(struct xdp_md *ctx, const struct LOCAL(frame) *f, const struct lb_service *service)
 {
-	struct F(lb_backend) *backend = LOCAL(direct_backend)(f, service);
+	bool opens = (f->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+	struct F(lb_backend) *backend;
 	struct F(connection) *c;
-	u32 zero = 0;
+	u32 number, zero = 0;
 
-	if (!backend || ON(endpoints, lookup)(&backend->address))
+	number = F(lb_choose_direct)(&f->tuple, opens, service);
+	backend = ON(lb_backends, lookup)(&number);
+	if (!backend || !(backend->flags & BACKEND_USED) || ON(endpoints, lookup)(&backend->address))
 		return NEXT; /* served here */
 	c = ON(drafts, lookup)(&zero);
 	if (!c || !LOCAL(route)(ctx, &f->tuple.saddr, &backend->address, c))
-		return NEXT; /* the classifier finds the neighbour; until then answers come by this node */
+		return NEXT; /* the classifier asks for the neighbour */
 	c->nat_saddr = f->tuple.saddr;
 	c->nat_daddr = f->tuple.daddr;
 	c->nat_sport = f->tuple.sport;

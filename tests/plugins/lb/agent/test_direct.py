@@ -1,33 +1,43 @@
-"""Direct server return with real packets: two nodes of one network, and a client that knows only the first."""
+"""Direct server return with real packets: two nodes of one network, a router, and a client behind it.
+
+Each scene with XDP in front, and with the classifiers alone.
+"""
 
 from __future__ import annotations
 
+import socket
 from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+import wires
 from attrs import frozen
 from edge_wire import as_a_wire
 from lb_agents import PORT, World
 from lb_scenes import service, slices
 
-from axoneme.core.testing.namespaces import Namespaces, ask, within
+from axoneme.core.testing.namespaces import Namespaces, ask, listen, within
 from axoneme.core.testing.node import Node
 
 pytestmark = pytest.mark.kernel
 
-CLIENT = ("198.51.100.1", "2001:db8:1::1")
+CLIENT = ("192.0.2.10", "2001:db8:2::10")
+CLIENTS_ROUTER = ("192.0.2.1", "2001:db8:2::1")
+ROUTER = ("198.51.100.1", "2001:db8:1::1")
 NODES = {"first": ("198.51.100.2", "2001:db8:1::2"), "second": ("198.51.100.3", "2001:db8:1::3")}
 POOLS = {"first": ("10.244.0.0/24", "fd00:244::/64"), "second": ("10.245.0.0/24", "fd00:245::/64")}
 VIP = ("203.0.113.5", "2001:db8:80::5")
+#: The port of the backend of the service at port 81.
+FAR = 9000
 
 
 @frozen
 class Pair:
-    """Both nodes, each with a server that answers with its node's name, and the client's namespace."""
+    """Both nodes, each with a server that answers with its node's name, and the namespaces of client and router."""
 
     worlds: dict[str, World]
     client: str
+    router: str
 
     def ask(self, address: str, times: int, *, udp: bool = False) -> Counter[str]:
         def one() -> str:
@@ -55,39 +65,38 @@ def plug_in(lan: str, port: str, netns: str, device: str, addresses: tuple[str, 
     within(lan, lambda: as_a_wire(port))
 
 
-def route(netns: str, prefixes: tuple[str, str], via: tuple[str, str]) -> None:
-    from pyroute2 import NetNS
-
-    with NetNS(netns) as host:
-        for prefix, gateway in zip(prefixes, via, strict=True):
-            host.route("add", dst=prefix, gateway=gateway)
-
-
-def make_node(name: str) -> Node:
+def make_node(name: str, xdp: bool) -> Node:
     pools = dict(zip(("ipv4", "ipv6"), POOLS[name], strict=True))
-    lb = {"forwarding": "dsr", "maglev_size": 1021, "native": list(POOLS["first"] + POOLS["second"])}
+    native = list(POOLS["first"] + POOLS["second"])
+    lb = {"forwarding": "dsr", "maglev_size": 1021, "native": native, "xdp": xdp}
     return Node(
         {"plugins": {"enabled": ["lb"], "lb": lb}, "datapath": {"devices": ["uplink"]}, "pools": pools}
     )
 
 
-@pytest.fixture(scope="module")
-def pair() -> Iterator[Pair]:
+@pytest.fixture(scope="module", params=[True, False], ids=["xdp", "classifier"])
+def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     from pyroute2 import NetNS
 
-    with Namespaces() as netns, make_node("first") as first, make_node("second") as second:
-        lan, client = netns.make("lan"), netns.make("out")
+    xdp = request.param
+    with Namespaces() as netns, make_node("first", xdp) as first, make_node("second", xdp) as second:
+        lan, client, router = netns.make("lan"), netns.make("out"), netns.make("router")
         with NetNS(lan) as switch:
             switch.link("add", ifname="switch", kind="bridge")
             switch.link("set", index=switch.link_lookup(ifname="switch")[0], state="up")
-        plug_in(lan, "port0", client, "cable", CLIENT)
-        within(client, lambda: as_a_wire("cable"))
+        wires.cable(router, "clients", CLIENTS_ROUTER, client, "cable", CLIENT)
+        wires.forwarding(router)
+        wires.narrow(router, "clients", CLIENT)
+        plug_in(lan, "port0", router, "nodes", ROUTER)
+        wires.wired(router, "nodes")
         worlds = {}
         for number, (name, node) in enumerate({"first": first, "second": second}.items(), 1):
             plug_in(lan, f"port{number}", node.netns, "uplink", NODES[name])
             worlds[name] = World(node=node, netns=netns)
-        route(first.netns, POOLS["second"], NODES["second"])
-        route(client, tuple(f"{vip}/{128 if ':' in vip else 32}" for vip in VIP), NODES["first"])  # type: ignore[arg-type]
+            wires.route(node.netns, [wires.network(CLIENT[0]), wires.network(CLIENT[1])], ROUTER)
+        wires.route(first.netns, POOLS["second"], NODES["second"])
+        wires.route(client, ["default", "::/0"], CLIENTS_ROUTER)
+        wires.route(router, [wires.host(vip) for vip in VIP], NODES["first"])
         for name, world in worlds.items():
             world.node.start()
             world.workload("server", app="web")
@@ -100,11 +109,11 @@ def pair() -> Iterator[Pair]:
                     lambda _, answer=answer: answer,  # type: ignore[misc]
                 )
         offer(worlds)
-        yield Pair(worlds, client)
+        yield Pair(worlds, client, router)
 
 
 def offer(worlds: dict[str, World]) -> None:
-    """The same service on both nodes, as a cluster would tell them."""
+    """The same services on both nodes, as a cluster would tell them: `web` on both, and `far` on the second alone."""
     ports = (
         "ports: [{name: t, port: 80, targetPort: 8080}, {name: u, port: 80, protocol: UDP, targetPort: 8080}]"
     )
@@ -114,19 +123,30 @@ def offer(worlds: dict[str, World]) -> None:
         addresses = [world.workloads["server"].addresses[family] for world in worlds.values()]
         text += slices("web", addresses, port_name="t")
         text += slices("web", addresses, port_name="u", protocol="UDP").replace("name: web-", "name: web-u")
+    far = worlds["second"].workloads["server"].addresses
+    ports = (
+        "ports: [{name: t, port: 81, targetPort: 9000, nodePort: 30081},"
+        " {name: u, port: 81, protocol: UDP, targetPort: 9000, nodePort: 30081}]"
+    )
+    text += service("far", f'type: NodePort, {families}, externalIPs: [{VIP[0]}, "{VIP[1]}"], {ports}')
+    for address in far:
+        text += slices("far", [address], FAR, port_name="t")
+        text += slices("far", [address], FAR, port_name="u", protocol="UDP").replace(
+            "name: far-", "name: far-u"
+        )
     for world in worlds.values():
         world.resource("web.yaml", text)
     for world in worlds.values():
         for family, vip in enumerate(VIP):
             backends = [one.workloads["server"].addresses[family] for one in worlds.values()]
             world.until_used(f"[{vip}]:80" if family else f"{vip}:80", *backends)
+            world.until_used(f"[{vip}]:81" if family else f"{vip}:81", far[family])
 
 
 @pytest.mark.parametrize("udp", [False, True], ids=["tcp", "udp"])
 @pytest.mark.parametrize("family", [0, 1], ids=["ipv4", "ipv6"])
 def test_both_nodes_answer_and_see_the_client(pair: Pair, family: int, udp: bool) -> None:
-    """The first connection may still go by the first node's own address, until that knows its neighbour."""
-    pair.ask(VIP[family], 4, udp=udp)
+    """From the very first connection on, whether the nodes know each other as neighbours or not."""
     answers = pair.ask(VIP[family], 24, udp=udp)
     assert answers.keys() == {"first", "second"}, answers
     kind = "udp" if udp else "tcp"
@@ -139,3 +159,81 @@ def test_answers_do_not_come_by_the_first_node(pair: Pair) -> None:
     pair.ask(VIP[0], 24)
     ways = pair.worlds["first"].node.axoneme("bpf", "map", "dump", "lb_ways4").stdout
     assert CLIENT[0] in ways
+
+
+# What routers and clients have to say of answers that they never sent to the first node's connections.
+
+
+def far_socket(pair: Pair, kind: socket.SocketKind) -> socket.socket:
+    return within(pair.worlds["second"].workloads["server"].netns, lambda: listen(kind, FAR))
+
+
+@pytest.mark.parametrize("family", [0, 1], ids=["ipv4", "ipv6"])
+def test_a_large_answer_finds_the_narrow_path(pair: Pair, family: int) -> None:
+    """The router's error comes to the first node and is about a packet of the second one's, which learns of it."""
+    with (
+        far_socket(pair, socket.SOCK_STREAM) as listening,
+        wires.connected(pair.client, VIP[family], 81) as client,
+    ):
+        server, peer = listening.accept()
+        with server:
+            assert CLIENT[family] in peer[0]
+            assert wires.path_mtu(server) == 1500
+            wires.transfer(server, client, 300_000)
+            assert wires.path_mtu(server) == wires.NARROW
+
+
+@pytest.mark.parametrize("family", [0, 1], ids=["ipv4", "ipv6"])
+def test_a_clients_refusal_reaches_the_server(pair: Pair, family: int) -> None:
+    """An answer to a socket that is gone meanwhile."""
+    with far_socket(pair, socket.SOCK_DGRAM) as server:
+        server.settimeout(3)
+        with wires.connected(pair.client, VIP[family], 81, udp=True) as client:
+            client.send(b"?")
+            _, peer = server.recvfrom(100)
+        server.connect(peer)
+        server.send(b"!")
+        with pytest.raises(ConnectionRefusedError):
+            server.recv(100)
+
+
+@pytest.mark.parametrize("family", [0, 1], ids=["ipv4", "ipv6"])
+def test_a_closed_port_is_said_in_the_services_name(pair: Pair, family: int) -> None:
+    """The backend's refusal goes to the client by itself, as the service's."""
+    with wires.connected(pair.client, VIP[family], 81, udp=True) as client:
+        wires.errors(client)
+        client.send(b"?")
+        with pytest.raises(ConnectionRefusedError):
+            client.recv(100)
+        error = wires.next_error(client)
+        assert (error.offender, error.address, error.port) == (VIP[family], VIP[family], 81)
+
+
+@pytest.mark.parametrize("family", [0, 1], ids=["ipv4", "ipv6"])
+def test_large_datagrams_go_in_fragments(pair: Pair, family: int) -> None:
+    data = bytes(range(250)) * 16
+    with (
+        far_socket(pair, socket.SOCK_DGRAM) as server,
+        wires.connected(pair.client, VIP[family], 81, udp=True) as client,
+    ):
+        server.settimeout(3)
+        for _ in range(2):
+            client.send(data)
+            got, peer = server.recvfrom(8192)
+            assert got == data
+            assert CLIENT[family] in peer[0]
+            server.sendto(data[::-1], peer)
+            assert client.recv(8192) == data[::-1]
+
+
+@pytest.mark.parametrize("family", [0, 1], ids=["ipv4", "ipv6"])
+def test_a_nodes_own_address_goes_by_that_node(pair: Pair, family: int) -> None:
+    """The backend's node knows no service there, and nobody but the node itself may answer for it."""
+    with (
+        far_socket(pair, socket.SOCK_STREAM) as listening,
+        wires.connected(pair.client, NODES["first"][family], 30081) as client,
+    ):
+        server, peer = listening.accept()
+        with server:
+            assert NODES["first"][family] in peer[0]
+            wires.transfer(server, client, 300_000)

@@ -1,0 +1,158 @@
+"""Hosts, cables and routers around nodes, and what tests ask of their sockets."""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+from collections.abc import Sequence
+from ipaddress import ip_interface
+from pathlib import Path
+
+from attrs import frozen
+from edge_wire import as_a_wire
+
+from axoneme.core.testing.namespaces import within
+
+#: An IPv4 and an IPv6 address.
+Pair = tuple[str, str]
+
+#: What a route lets pass that is narrower than the cables: RFC 8200's least is 1280.
+NARROW = 1400
+
+# linux/in.h, linux/in6.h, linux/errqueue.h
+_MTU = {4: (socket.IPPROTO_IP, 14), 6: (socket.IPPROTO_IPV6, 24)}
+_DISCOVER = {4: (socket.IPPROTO_IP, 10), 6: (socket.IPPROTO_IPV6, 23)}
+_RECVERR = {4: (socket.IPPROTO_IP, 11), 6: (socket.IPPROTO_IPV6, 25)}
+_ERRQUEUE = 0x2000
+
+
+def version(address: str) -> int:
+    return 6 if ":" in address else 4
+
+
+def family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def network(address: str) -> str:
+    return str(ip_interface(f"{address}/{24 if version(address) == 4 else 64}").network)
+
+
+def host(address: str) -> str:
+    return f"{address}/{32 if version(address) == 4 else 128}"
+
+
+def cable(one: str, device: str, near: Pair, other: str, far_device: str, far: Pair) -> None:
+    """Between two hosts; its ends have these addresses and behave as cards do."""
+    from pyroute2 import NetNS
+
+    with NetNS(one) as here:
+        here.link("add", ifname=device, kind="veth", peer={"ifname": far_device, "net_ns_fd": other})
+    for name, end, addresses in ((one, device, near), (other, far_device, far)):
+        with NetNS(name) as netns:
+            index = netns.link_lookup(ifname=end)[0]
+            for address in addresses:
+                prefix, flags = (24, 0) if version(address) == 4 else (64, 0x02)
+                netns.addr("add", index=index, address=address, prefixlen=prefix, flags=flags)
+            netns.link("set", index=index, state="up")
+
+
+def wired(netns: str, *devices: str) -> None:
+    """The devices of a host without an agent that agents' XDP programs may send to."""
+    for device in devices:
+        within(netns, lambda device=device: as_a_wire(device))  # type: ignore[misc]
+
+
+def route(netns: str, prefixes: Sequence[str], via: Pair, *, mtu: int = 0) -> None:
+    """Prefixes beyond a gateway; with `mtu` the path is narrower there, whatever the cable bears."""
+    from pyroute2 import NetNS
+
+    with NetNS(netns) as here:
+        for prefix in prefixes:
+            gateway = via[":" in prefix]
+            metrics = {"metrics": {"mtu": mtu}} if mtu else {}
+            here.route("add", dst=prefix, gateway=gateway, **metrics)
+
+
+def narrow(netns: str, device: str, addresses: Pair, mtu: int = NARROW) -> None:
+    """A router's way to a neighbour that lets only so much pass."""
+    from pyroute2 import NetNS
+
+    with NetNS(netns) as here:
+        index = here.link_lookup(ifname=device)[0]
+        for address in addresses:
+            here.route("add", dst=host(address), oif=index, metrics={"mtu": mtu})
+
+
+def forwarding(netns: str) -> None:
+    """Makes a host a router."""
+
+    def turn_on() -> None:
+        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+        Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1")
+
+    within(netns, turn_on)
+
+
+# Sockets.
+
+
+def connected(netns: str, address: str, port: int, *, udp: bool = False, timeout: float = 5) -> socket.socket:
+    kind = socket.SOCK_DGRAM if udp else socket.SOCK_STREAM
+    made = within(netns, lambda: socket.socket(family(address), kind))
+    made.settimeout(timeout)
+    made.connect((address, port))
+    return made
+
+
+def path_mtu(of: socket.socket) -> int:
+    """What a connected socket has learnt of its path."""
+    mapped = of.family == socket.AF_INET6 and of.getpeername()[0].startswith("::ffff:")
+    return of.getsockopt(*_MTU[4 if of.family == socket.AF_INET or mapped else 6])
+
+
+def whole(of: socket.socket) -> None:
+    """Datagrams are never cut into fragments (IP_PMTUDISC_DO)."""
+    of.setsockopt(*_DISCOVER[4 if of.family == socket.AF_INET else 6], 2)
+
+
+def errors(of: socket.socket) -> None:
+    """Whatever errors come are kept with what they say."""
+    of.setsockopt(*_RECVERR[4 if of.family == socket.AF_INET else 6], 1)
+
+
+@frozen
+class SocketError:
+    """What `IP_RECVERR` tells: the error's number, who sent it, and whom the datagram was sent to."""
+
+    number: int
+    offender: str
+    address: str
+    port: int
+    info: int
+
+
+def next_error(of: socket.socket) -> SocketError:
+    """The oldest error that is kept; it must be there."""
+    v6 = of.family == socket.AF_INET6
+    _, ancillary, _, peer = of.recvmsg(2048, 512, _ERRQUEUE)
+    (data,) = [data for level, kind, data in ancillary if (level, kind) in _RECVERR.values()]
+    number, _, _, _, _, info, _ = struct.unpack_from("=IBBBBII", data)
+    raw = data[24:40] if v6 else data[20:24]
+    return SocketError(number, socket.inet_ntop(of.family, raw), peer[0], peer[1], info)
+
+
+def transfer(sender: socket.socket, receiver: socket.socket, size: int) -> None:
+    """Sends so much through a connection both ends of which are here. It fails if nothing moves for some seconds."""
+    sender.setblocking(False)
+    sent = got = 0
+    while got < size:
+        readable, writable, _ = select.select([receiver], [sender] if sent < size else [], [], 5)
+        assert readable or writable, f"nothing moves any more, after {got} of {size} bytes"
+        if writable:
+            sent += sender.send(bytes(min(size - sent, 1 << 16)))
+        if readable:
+            data = receiver.recv(1 << 16)
+            assert data, f"it ended after {got} of {size} bytes"
+            got += len(data)
