@@ -106,10 +106,15 @@ INLINE int F(enter)(struct F(packet) *p, struct F(tuple) *key, struct F(connecti
 	return NEXT;
 }
 
-/* A connection that has a history: its state and its counters stay, or are taken over from the other direction. */
+/*
+ * A connection that has a history: its state and its counters stay, or are taken over from the other direction. But an answer
+ * from behind a translation says nothing about the questions: whom they are translated to may be gone, or they may be of a
+ * connection to somebody else by now. The next one is decided itself.
+ */
 INLINE int F(commit_known)(struct F(packet) *p, struct F(connection) *fresh, struct F(tuple) *back_key)
 {
 	struct F(connection) *back = ON(connections, lookup)(back_key);
+	bool translated_answer = p->reply && p->nat;
 
 	if (p->conn) {
 		F(renew)(p, p->conn, fresh);
@@ -133,10 +138,17 @@ INLINE int F(commit_known)(struct F(packet) *p, struct F(connection) *fresh, str
 		F(event)(p, EVENT_UPDATE, 0);
 	}
 	F(turn)(p, fresh);
-	if (!back)
-		return F(enter)(p, back_key, fresh);
-	F(renew)(p, back, fresh);
-	return NEXT;
+	if (back) {
+		if (!translated_answer)
+			F(renew)(p, back, fresh);
+		return NEXT;
+	}
+	if (translated_answer) {
+		if (p->conn->flags & CONN_CLOSED)
+			return NEXT;
+		fresh->revision--;
+	}
+	return F(enter)(p, back_key, fresh);
 }
 
 INLINE int F(commit_new)(struct F(packet) *p, struct F(connection) *fresh, struct F(tuple) *back_key)

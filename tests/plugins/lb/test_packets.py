@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import attrs
 import pytest
-from packet_world import STRATEGIES, Action, dropped, only, words
+from packet_world import NUMBERS, STRATEGIES, Action, dropped, mac_of, only, words
 from service_world import UDP_PROTOCOL, Services, make_bench, populate, services_of
 
 from axoneme.core.datapath.abi import ConnectionFlag, EventType
@@ -19,6 +19,7 @@ from axoneme.core.testing.packets import (
     SYN,
     TCP,
     UDP,
+    Ethernet,
     build,
     fragments,
     intact,
@@ -244,6 +245,31 @@ def test_datagrams_of_a_backend_that_is_gone_go_to_another(s: Services) -> None:
     assert [int(event["type"]) for event in out.events] == [EventType.CLOSE, EventType.NEW]
     back = s.world.send(s.world.udp("c", "a", sport=8080, dport=40000))
     assert s.ends(back.frame) == ("vip", 53, "a", 40000)
+
+
+@pytest.mark.parametrize(("moved", "forgotten"), [(False, False), (True, False), (True, True)])
+def test_a_late_answer_of_a_backend_that_is_gone_does_not_lead_the_client_back(
+    s: Services, moved: bool, forgotten: bool
+) -> None:
+    """The answer is decided anew as well, and its entry is of a connection that is no more.
+
+    :param moved: the client has sent something since; else the answer is the first packet after the change.
+    :param forgotten: the client's own entry had to give way just before.
+    """
+    s.world.send(s.world.udp("a", "vip"))
+    s.no_backend(1)
+    s.backend(2, "c")
+    s.service("vip", 8, 2, port=53, protocol=UDP_PROTOCOL)
+    s.world.bench.revision = 2
+    if moved:
+        s.world.send(s.world.udp("a", "vip"))
+    if forgotten:
+        s.world.forget("a", "vip", 40000, 53, UDP_PROTOCOL)
+    late = s.world.send(s.world.udp("b", "a", sport=8080, dport=40000))
+    assert s.ends(late.frame) == ("vip", 53, "a", 40000), "it was on its way already"
+    out = s.world.send(s.world.udp("a", "vip"))
+    assert s.ends(out.frame) == ("a", 40000, "c", 8080)
+    assert parse(out.frame)[Ethernet].dst == mac_of(NUMBERS["c"]), "and that is where it goes"
 
 
 @pytest.mark.parametrize(("flags", "where"), [(ACK, "b"), (SYN, "c")])
