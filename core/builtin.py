@@ -28,6 +28,7 @@ def contributions(agent: Agent, context: Context) -> Contributions:
 
     :param context: the core's own, which always has the maps of the build that is to run.
     """
+    from axoneme.core.api.connection_methods import ConnectionMethods
     from axoneme.core.api.datapath_methods import DatapathMethods
     from axoneme.core.api.methods import AgentMethods
     from axoneme.core.datapath.reasons import REASONS
@@ -38,7 +39,13 @@ def contributions(agent: Agent, context: Context) -> Contributions:
         maps=_core(agent.datapath.core_maps()),
         drop_reasons=_core(REASONS),
         services=_core(parts.services()),
-        api=_core([*AgentMethods(agent).records(), *DatapathMethods(agent).records()]),
+        api=_core(
+            [
+                *AgentMethods(agent).records(),
+                *DatapathMethods(agent).records(),
+                *ConnectionMethods(parts.collector).records(),
+            ]
+        ),
         health=_core(parts.health()),
         metrics=_core(parts.metrics()),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import click
 from attrs import field, frozen
@@ -36,6 +36,10 @@ def module(path: str, summary: str) -> Entry:
     return Entry(summary, imported(f"axoneme.core.cli.commands.{path}"))
 
 
+#: Other names of commands, in every group that has them.
+_ALIASES: Final = {"ls": "list"}
+
+
 class LazyGroup(click.Group):
     """A group over a folder, with the commands that plugins add to it."""
 
@@ -48,6 +52,7 @@ class LazyGroup(click.Group):
         return sorted(self._all(ctx))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        cmd_name = _ALIASES.get(cmd_name, cmd_name)
         node = self._folder.entries.get(cmd_name)
         # A group of the core may have commands of plugins: it looks for them itself.
         node = node or self._plugins(ctx).get(cmd_name)

@@ -30,11 +30,25 @@ COMMANDS: Final = Folder(
         "bpf": Folder(
             "Look at maps and programs in the kernel.",
             {
+                "ct": Folder(
+                    "Look at the connection table.",
+                    {
+                        "list": module("connections:ct_list", "List the connections."),
+                        "flush": module("connections:ct_flush", "Forget all connections."),
+                    },
+                ),
                 "map": Folder(
                     "Look at maps.",
                     {
                         "list": module("bpf:map_list", "List the open maps."),
                         "dump": module("bpf:map_dump", "Print the entries of a map."),
+                    },
+                ),
+                "nat": Folder(
+                    "Look at translated sources.",
+                    {
+                        "list": module("connections:nat_list", "List the connections with another source."),
+                        "flush": module("connections:nat_flush", "Forget all connections that are translated."),
                     },
                 ),
                 "program": Folder(

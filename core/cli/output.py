@@ -23,7 +23,10 @@ _STYLES: Final = {
 
 
 class Format(enum.StrEnum):
+    """WIDE is a table with more columns, at commands whose table is what other programs expect."""
+
     TABLE = "table"
+    WIDE = "wide"
     JSON = "json"
     YAML = "yaml"
 
@@ -49,14 +52,25 @@ class Column:
 
 def output_option(function: F) -> F:
     """`-o table|json|yaml`, as the parameter `output`."""
-    option = click.option(
+    formats = [one for one in Format if one is not Format.WIDE]
+    return _output(formats, "How to print: a table for people, json or yaml for programs.")(function)
+
+
+def wide_output_option(function: F) -> F:
+    """`-o table|wide|json|yaml`, as the parameter `output`."""
+    return _output([*Format], "How to print: a table, a wide one that says more, json or yaml for programs.")(
+        function
+    )
+
+
+def _output(formats: Sequence[Format], text: str) -> Callable[[F], F]:
+    return click.option(
         "-o",
         "--output",
-        type=click.Choice([f.value for f in Format]),
+        type=click.Choice([one.value for one in formats]),
         default=Format.TABLE.value,
-        help="How to print: a table for people, json or yaml for programs.",
+        help=text,
     )
-    return option(function)
 
 
 def emit(value: Any, output: str, columns: Sequence[Column] = (), *, empty: str = "nothing there") -> None:
@@ -107,6 +121,21 @@ def _rich_table(cells: list[list[str]], columns: Sequence[Column]) -> None:
     for row in cells:
         shown.add_row(*(Text(text, style=_STYLES.get(text, "")) for text in row))
     Console(highlight=False, no_color=not colored()).print(shown)
+
+
+def aligned(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], *, minimum: int = 5, gap: int = 3
+) -> None:
+    """A table in the layout of Cilium's commands, which scripts read: headings as they are written, everything to the left, and
+    the same on a terminal as elsewhere.
+
+    :param minimum: width of a column, at least.
+    :param gap: spaces behind the longest cell of each.
+    """
+    lines = [headings, *rows]
+    widths = [max(minimum, gap + max(map(len, cells))) for cells in zip(*lines, strict=True)]
+    for line in lines:
+        click.echo("".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
 
 
 def details(value: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from attrs import define, field
 
 from axoneme.core import logs
-from axoneme.core.datapath.conntrack import Timeouts, collect
+from axoneme.core.datapath.conntrack import Timeouts, collect, flush
 from axoneme.core.datapath.endpoint_maps import Maps
 from axoneme.core.datapath.reasons import ENTERED, FORGOTTEN
 from axoneme.core.histogram import Histogram
@@ -87,6 +87,18 @@ class Collector:
             self.publish(done.closed)
             await self._publish_samples(done.sampled)
         self._count_evictions(before, self._counts(), ids)
+
+    async def flush(self, *, translated: bool = False) -> dict[str, int]:
+        """Forgets all connections now, or those that are translated. By table, how many entries went."""
+        gone = {}
+        for family in self.tables:
+            table = self.maps(f"connections{family}")
+            with table.held():
+                done = await asyncio.to_thread(flush, table, family, translated=translated)
+            self._deleted += done.expired
+            self.publish(done.closed)
+            gone[table.spec.name] = done.expired
+        return gone
 
     def _since(self) -> int | None:
         """Since when connections are sampled in this pass; None when it is not time yet, or nobody wants to know."""

@@ -74,6 +74,20 @@ def collect(
     return Collection(entries=len(keys) - deleted, expired=deleted, closed=closed, sampled=samples)
 
 
+def flush(table: Map, family: int, *, translated: bool = False) -> Collection:
+    """Deletes all entries, or those of connections whose packets go on with other addresses or ports."""
+    keys, values = table.items()
+    ends = ends_of(keys, values)
+    if translated and len(keys):
+        numbers = connection_numbers(ends)
+        chosen = np.isin(numbers, numbers[(values["flags"] & ConnectionFlag.NAT) > 0])
+    else:
+        chosen = np.ones(len(keys), np.bool_)
+    closed = close_events(ends[chosen], values[chosen], time.clock_gettime_ns(time.CLOCK_MONOTONIC), family)
+    deleted = table.delete_batch(keys[chosen]) if chosen.any() else 0
+    return Collection(entries=len(keys) - deleted, expired=deleted, closed=closed, sampled=closed[:0])
+
+
 def ends_of(keys: Rows, values: Rows) -> Rows:
     """The keys with the receiver's own address in place of the one that the sender knows, where they differ.
 
@@ -121,8 +135,13 @@ def _mix(columns: Rows) -> Rows:
 
 def expired_mask(keys: Rows, values: Rows, timeouts: Timeouts, now: int) -> Rows:
     """Which entries belong to connections that have been idle for too long; bool, one per entry."""
+    return remaining(keys, values, timeouts, now) < 0
+
+
+def remaining(keys: Rows, values: Rows, timeouts: Timeouts, now: int) -> Rows:
+    """Seconds until each entry's connection has been idle for too long; below zero, it has been. float, one per entry."""
     if not len(keys):
-        return np.zeros(0, np.bool_)
+        return np.zeros(0)
     _, group = np.unique(connection_numbers(keys), return_inverse=True)
     order = np.argsort(group, kind="stable")
     starts = np.flatnonzero(np.diff(group[order], prepend=-1))
@@ -140,7 +159,7 @@ def expired_mask(keys: Rows, values: Rows, timeouts: Timeouts, now: int) -> Rows
         [timeouts.tcp_closing, timeouts.tcp, timeouts.tcp_opening],
         timeouts.other,
     )
-    result: Rows = np.asarray((idle > limit)[group])
+    result: Rows = np.asarray((limit - idle)[group])
     return result
 
 

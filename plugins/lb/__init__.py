@@ -96,8 +96,6 @@ _COMMANDS = (
     (("bpf", "lb"), "list", "maps:lb_list", "list what the kernel's maps of services hold"),
     (("bpf", "lb", "maglev"), "list", "maps:maglev_list", "list consistent hashing tables"),
     (("bpf", "lb", "maglev"), "get", "maps:maglev_get", "show one of them"),
-    (("bpf", "ct"), "list", "connections:ct_list", "list the connection table"),
-    (("bpf", "nat"), "list", "connections:nat_list", "list the translations of connections"),
     (("lb", "pool"), "list", "pools:pool_list", "list pools of addresses for services"),
     (("lb", "maglev"), "list", "maps:maglev_list", "list consistent hashing tables"),
     (("lb", "maglev"), "get", "maps:maglev_get", "show one of them"),

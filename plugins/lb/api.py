@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, Final
 
 from axoneme.core.api.wire import NotFoundError, RequestError
@@ -29,7 +29,6 @@ def methods(context: PluginContext) -> Iterable[ApiMethod]:
         ApiMethod(name="service.delete", call=made.delete, summary="delete a local service"),
         ApiMethod(name="lb.pools", call=made.pools, summary="pools of addresses for services"),
         ApiMethod(name="lb.map", call=made.map, summary="what the kernel's maps of services hold"),
-        ApiMethod(name="lb.connections", call=made.connections, streams=True, summary="the connection table"),
     ]
 
 
@@ -104,18 +103,6 @@ class Methods:
         if view not in views:
             raise RequestError(f"there is no view {view!r}", hint=nearest(view, views))
         return await asyncio.to_thread(views[view], self._context.map)
-
-    async def connections(self, translated: bool = False) -> AsyncIterator[Sequence[dict[str, Any]]]:
-        from axoneme.plugins.lb.connections import entries
-
-        for family in (4, 6):
-            table = self._context.map(f"connections{family}")
-            with table.held():
-                keys, values = await asyncio.to_thread(table.items)
-            for start in range(0, len(keys), CHUNK):
-                here = slice(start, start + CHUNK)
-                yield [*entries(keys[here], values[here], translated=translated)]
-                await asyncio.sleep(0)
 
 
 def _names(row: Mapping[str, Any]) -> tuple[str, ...]:

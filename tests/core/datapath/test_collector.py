@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from axoneme.core.datapath import conntrack
-from axoneme.core.datapath.abi import core_maps
+from axoneme.core.datapath.abi import ConnectionFlag, core_maps
 from axoneme.core.datapath.collector import Collector
 from axoneme.core.datapath.maps import Map
 from axoneme.core.datapath.reasons import ENTERED, FORGOTTEN
@@ -140,3 +140,21 @@ async def test_a_table_of_another_size_is_no_eviction(maps: Maps, collector: Col
     maps.enter(4, there=0)
     await collector.collect()
     assert collector.evicted == 7
+
+
+async def test_what_is_flushed_did_not_give_way_and_is_told_as_closed(
+    maps: Maps, collector: Collector
+) -> None:
+    published: list[Any] = []
+    collector.publish = published.append
+    maps.enter(10)
+    await collector.collect()
+    published.clear()
+    table = maps.open["connections4"]
+    table.update({"sport": 3, "protocol": 17}, {"flags": ConnectionFlag.NAT, "nat_dport": 8080})
+    assert await collector.flush(translated=True) == {"connections4": 1, "connections6": 0}
+    assert await collector.flush() == {"connections4": 9, "connections6": 0}
+    assert [len(events) for events in published if len(events)] == [1, 9]
+    assert len(table.items()[0]) == 0
+    await collector.collect()
+    assert (collector.evicted, collector.health().level) == (0, Level.OK)

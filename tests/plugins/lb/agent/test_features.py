@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections import Counter
 from collections.abc import Iterator
@@ -359,11 +360,11 @@ def test_what_people_are_shown(world: World) -> None:
     table = world.node.axoneme("service", "list").stdout.splitlines()
     assert table[0].split() == ["ID", "FRONTEND", "SERVICE", "TYPE", "SERVICE", "BACKEND"]
     assert world.ask("client", vip, 80) in SERVERS
-    entries = json.loads(world.node.axoneme("bpf", "nat", "list", "--address", vip, "-o", "json").stdout)
-    assert any(one["destination"] == f"{vip}:80" for one in entries)
-    lines = world.node.axoneme("bpf", "ct", "list", "--protocol", "tcp").stdout.splitlines()
-    assert lines
-    assert all(line.startswith("TCP ") for line in lines)
+    lines = world.node.axoneme("bpf", "ct", "list", "global", "--protocol", "tcp").stdout.splitlines()
+    assert all(
+        re.match(r"TCP (OUT|IN|SVC) \S+ -> \S+ expires=\d+ Packets=\d+ Bytes=", line) for line in lines
+    )
+    assert any(f" -> {vip}:80 " in line and line.startswith("TCP SVC ") for line in lines)
     held = json.loads(world.node.axoneme("bpf", "lb", "list", "-o", "json").stdout)
     assert {row["frontend"] for row in held} >= {f"{vip}:80/TCP/i", f"{vip}:80/UDP/i"}
     tables = json.loads(world.node.axoneme("bpf", "lb", "maglev", "list", "-o", "json").stdout)
