@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from axoneme.core.datapath import uapi
+from axoneme.core.datapath import btf, uapi
 from axoneme.core.datapath.bpffs import ensure_folder
 from axoneme.core.datapath.kernel import (
     BpfError,
@@ -106,7 +106,20 @@ class SyscallKernel:
             inner_map_fd=attributes.inner_fd,
             map_name=attributes.name.encode(),
         )
+        if attributes.kind is MapKind.SK_STORAGE:
+            return self._create_described(attr, attributes)
         return self._checked(Command.MAP_CREATE, attr, f"create map {attributes.name}")
+
+    def _create_described(self, attr: uapi.MapCreateAttr, attributes: MapAttributes) -> int:
+        """Creates a map of a kind for which the kernel wants to be told types."""
+        described = btf.of_map(attributes.value_size)
+        load = uapi.BtfLoadAttr(btf=described, btf_size=len(described))
+        attr.btf_fd = self._checked(Command.BTF_LOAD, load, f"describe map {attributes.name}")
+        attr.btf_key_type_id, attr.btf_value_type_id = btf.KEY, btf.VALUE
+        try:
+            return self._checked(Command.MAP_CREATE, attr, f"create map {attributes.name}")
+        finally:
+            os.close(attr.btf_fd)
 
     def map_lookup(self, fd: int, key: bytes, value_size: int) -> bytes | None:
         value = ctypes.create_string_buffer(value_size)

@@ -36,6 +36,7 @@ class Command(enum.IntEnum):
     MAP_GET_FD_BY_ID = 14
     OBJ_GET_INFO_BY_FD = 15
     PROG_QUERY = 16
+    BTF_LOAD = 18
     MAP_FREEZE = 22
     MAP_LOOKUP_BATCH = 24
     MAP_UPDATE_BATCH = 26
@@ -214,6 +215,16 @@ class MapCreateAttr(ctypes.Structure):
         ("btf_value_type_id", _u32),
         ("btf_vmlinux_value_type_id", _u32),
         ("map_extra", _u64),
+    ]
+
+
+class BtfLoadAttr(ctypes.Structure):
+    _fields_ = [
+        ("btf", ctypes.c_char_p),
+        ("btf_log_buf", _pointer),
+        ("btf_size", _u32),
+        ("btf_log_size", _u32),
+        ("btf_log_level", _u32),
     ]
 
 

@@ -61,6 +61,7 @@ def axoneme_services(context: PluginContext) -> Iterable[Service]:
         Service(name="addresses", run=leaving.of(context).run),
         Service(name="services", run=made.run),
         Service(name="sockets", run=made.closer.run),
+        Service(name="datagrams", run=made.mover.run),
         Service(name="health-checks", run=made.checks.run),
         Service(name="loads", run=made.loads.run),
         Service(name="namespaces", run=made.follow_namespaces),

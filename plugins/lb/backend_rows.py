@@ -41,6 +41,7 @@ class BackendRows:
         self._idle: list[tuple[BackendKey, int]] = []
         self._clearing: deque[tuple[float, list[tuple[BackendKey, int]]]] = deque()
         self._cleared: list[int] = []
+        self._gone: set[BackendKey] = set()
 
     def __len__(self) -> int:
         return len(self._backends)
@@ -106,6 +107,11 @@ class BackendRows:
         cleared, self._cleared = self._cleared, []
         return cleared
 
+    def take_gone(self) -> set[BackendKey]:
+        """Who was cleared since the last time."""
+        gone, self._gone = self._gone, set()
+        return gone
+
     @property
     def due(self) -> float | None:
         """When `expire` has something to do."""
@@ -120,3 +126,4 @@ class BackendRows:
                     del self._backends[key]
                     self._writes[one.number] = bytes(len(key))
                     self._cleared.append(one.number)
+                    self._gone.add(key)

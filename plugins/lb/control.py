@@ -39,6 +39,7 @@ from axoneme.plugins.lb.kinds import KINDS
 from axoneme.plugins.lb.loads import Loads
 from axoneme.plugins.lb.maps import Algorithm
 from axoneme.plugins.lb.model import Address
+from axoneme.plugins.lb.moving import Mover
 from axoneme.plugins.lb.namespaces import NamespaceOperations
 from axoneme.plugins.lb.pools import Addresses
 from axoneme.plugins.lb.resolve import Resolved, Surroundings
@@ -65,6 +66,7 @@ class Control:
         self.writes = 0
         self.last_duration = 0.0
         self.closer = Closer(context)
+        self.mover = Mover(context, lambda key: bool(self.image.backends.number(key)))
         self.checks = HealthServer(self._checked)
         self.loads = Loads(context, self._counted)
         self._wake = asyncio.Event()
@@ -224,6 +226,7 @@ class Control:
                 self._context.raise_revision()  # so that what was sent there is moved, where it can be
             self.updates += 1
             self.writes += writes.size
+        self.mover.look(self.image.backends.take_gone())
         changes = self.engine.take_changes()
         self._publish(changes)
         if changes.dead and self.config.close_sockets:

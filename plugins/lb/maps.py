@@ -16,7 +16,7 @@ import enum
 from attrs import field, frozen
 
 from axoneme.core.datapath.abi import ADDRESS, CONNECTION, PREFIX, TUPLE
-from axoneme.core.datapath.layout import Struct, array, be16, u8, u16, u32, u64
+from axoneme.core.datapath.layout import Struct, array, be16, s32, u8, u16, u32, u64
 from axoneme.core.datapath.maps import MapKind, MapSpec
 
 #: Bits of an LPM key in front of the address: the service's number.
@@ -133,6 +133,13 @@ def _socket(family: int) -> Struct:
 
 SOCKET = {4: _socket(4), 6: _socket(6)}
 
+PEER = Struct(
+    "lb_peer",
+    {"address": array(u32, 4), "peer_address": array(u32, 4), "port": be16, "peer_port": be16},
+    """Of a connected UDP socket that was translated: its backend, and the service that its owner asked for; IPv4 as IPv4-mapped
+    IPv6. It goes with the socket: it is needed as long as that lives.""",
+)
+
 
 @frozen(kw_only=True)
 class Sizes:
@@ -162,6 +169,7 @@ def specs(sizes: Sizes) -> tuple[MapSpec, ...]:
         MapSpec("lb_members", MapKind.HASH, MEMBER, u32, sizes.backends, doc="backends of services with affinity"),
         MapSpec("lb_skips", MapKind.HASH, SKIP, u32, 65_536, doc="workloads that reach an address itself"),
         MapSpec("lb_namespaces", MapKind.HASH, u64, u32, 65_536, doc="endpoints by network namespace cookie"),
+        MapSpec("lb_peers", MapKind.SK_STORAGE, s32, PEER, 0, doc="services and backends of connected UDP sockets"),
         *(spec for family in (4, 6) for spec in _of_family(family, sizes)),
     )  # fmt: skip
 

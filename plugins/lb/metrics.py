@@ -27,8 +27,13 @@ def metrics(context: PluginContext) -> Iterable[Metric]:
         _counter("axoneme_lb_writes_total", "entries written or removed", lambda: source.writes),
         _counter(
             "axoneme_lb_closed_sockets_total",
-            "TCP connections to backends that are gone",
-            lambda: source.closer.closed,
+            "connections to backends that were gone, closed",
+            lambda: source.closer.closed + source.mover.closed,
+        ),
+        _counter(
+            "axoneme_lb_moved_sockets_total",
+            "UDP sockets whose backend was gone, connected again",
+            lambda: source.mover.moved,
         ),
     ]
 

@@ -1,4 +1,4 @@
-"""Closing TCP sockets by sock_diag(7): connections to a backend that is gone would otherwise hang until they time out.
+"""Sockets of a network namespace by sock_diag(7): who is connected to a backend, and the end of such connections.
 
 Layouts: linux/sock_diag.h, linux/inet_diag.h. Closing needs CAP_NET_ADMIN and a kernel with INET_DIAG_DESTROY.
 """
@@ -10,42 +10,58 @@ import os
 import socket
 import struct
 from collections.abc import Collection, Iterator
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from attrs import frozen
 
 from axoneme.core.errors import KernelError
+from axoneme.plugins.lb.model import Protocol
+from axoneme.plugins.lb.rows import BackendKey, backend_key
 
 _NETLINK_SOCK_DIAG: Final = 4
 _BY_FAMILY, _DESTROY = 20, 21
 _REQUEST, _ACK, _DUMP = 1, 4, 0x300
 _ERROR, _DONE = 2, 3
-#: established, SYN sent, FIN wait 1 and 2, close wait: whoever has one of these may be waiting for the backend.
-_STATES: Final = 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5 | 1 << 8
+#: Of TCP: established, SYN sent, FIN wait 1 and 2, close wait: whoever has one of these may be waiting for the backend. Of UDP
+#: the first one means connected.
+_STATES: Final = {Protocol.TCP: 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5 | 1 << 8, Protocol.UDP: 1 << 1}
 
 _HEADER: Final = struct.Struct("=IHHII")
 _ID: Final = struct.Struct("!HH16s16s")
 #: family, protocol, extensions, states; the socket's ends, interface and cookie.
 _ASK: Final = struct.Struct("=BBxxI36sI8s")
-#: family, state, timer, retransmissions; the ends, interface and cookie.
-_ANSWER: Final = struct.Struct("=BBBB36sI8s")
+#: family, state, timer, retransmissions; the ends, interface and cookie; expiry, queues, user, inode.
+_ANSWER: Final = struct.Struct("=BBBB36sI8sIIIII")
 
 
 @frozen
-class TcpSocket:
-    """A TCP socket of the namespace that was asked.
+class Socket:
+    """A connected socket of the namespace that was asked.
 
     :param cookie: as `bpf_get_socket_cookie` has it.
+    :param inode: 0 when it is no process's any more.
     """
 
+    protocol: Protocol
     family: int
     ends: bytes
     interface: int
     cookie: bytes
+    inode: int
 
     @property
     def number(self) -> int:
         return int.from_bytes(self.cookie, "little")
+
+    @property
+    def peer(self) -> BackendKey:
+        """Whom it is connected to, as the key of a backend. An IPv6 socket may be connected to an IPv4 address."""
+        _, port, _, address = _ID.unpack(self.ends)
+        if self.family == socket.AF_INET:
+            return backend_key(IPv4Address(address[:4]), port, self.protocol)
+        plain = IPv6Address(address)
+        return backend_key(plain.ipv4_mapped or plain, port, self.protocol)
 
 
 class SockDiag:
@@ -63,20 +79,20 @@ class SockDiag:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
-    def connected_to(self, port: int) -> Iterator[TcpSocket]:
-        """TCP sockets of both families whose peer has this port."""
+    def connected(self, protocol: Protocol, port: int = 0) -> Iterator[Socket]:
+        """Sockets of both families that have a peer; with a port, those whose peer has it."""
         for family in (socket.AF_INET, socket.AF_INET6):
             ends = _ID.pack(0, port, bytes(16), bytes(16))
-            ask = _ASK.pack(family, socket.IPPROTO_TCP, _STATES, ends, 0, b"\xff" * 8)
+            ask = _ASK.pack(family, protocol, _STATES[protocol], ends, 0, b"\xff" * 8)
             self._send(_BY_FAMILY, _REQUEST | _DUMP, ask)
             for body in self._answers():
-                found, _, _, _, ends, interface, cookie = _ANSWER.unpack_from(body)
-                if struct.unpack_from("!H", ends, 2)[0] == port:
-                    yield TcpSocket(found, ends, interface, cookie)
+                found, _, _, _, ends, interface, cookie, *_, inode = _ANSWER.unpack_from(body)
+                if not port or struct.unpack_from("!H", ends, 2)[0] == port:
+                    yield Socket(protocol, found, ends, interface, cookie, inode)
 
-    def close(self, one: TcpSocket) -> bool:
+    def close(self, one: Socket) -> bool:
         """Its owner gets ECONNABORTED. False when it was gone already. Raises `KernelError`."""
-        ask = _ASK.pack(one.family, socket.IPPROTO_TCP, _STATES, one.ends, one.interface, one.cookie)
+        ask = _ASK.pack(one.family, one.protocol, _STATES[one.protocol], one.ends, one.interface, one.cookie)
         self._send(_DESTROY, _REQUEST | _ACK, ask)
         try:
             for _ in self._answers():
@@ -85,7 +101,7 @@ class SockDiag:
             if error.errno == errno.ENOENT:
                 return False
             raise KernelError(
-                f"a TCP socket cannot be closed: {error.strerror}",
+                f"a {one.protocol.name} socket cannot be closed: {error.strerror}",
                 hint="this needs a kernel with CONFIG_INET_DIAG_DESTROY",
             ) from error
         return True
@@ -120,6 +136,18 @@ def close_sockets(cookies: Collection[int], ports: Collection[int]) -> int:
     closed = 0
     with SockDiag() as diag:
         for port in ports:
-            for one in [one for one in diag.connected_to(port) if one.number in cookies]:
+            for one in [one for one in diag.connected(Protocol.TCP, port) if one.number in cookies]:
                 closed += diag.close(one)
     return closed
+
+
+def connected_datagrams() -> list[Socket]:
+    """The connected UDP sockets of the calling thread's namespace. Raises `OSError`."""
+    with SockDiag() as diag:
+        return list(diag.connected(Protocol.UDP))
+
+
+def close_one(one: Socket) -> int:
+    """In the calling thread's namespace: 1, or 0 when it was gone already. Raises `KernelError`."""
+    with SockDiag() as diag:
+        return int(diag.close(one))

@@ -62,6 +62,31 @@ INLINE void F(lb_remember)(u64 cookie, const struct F(lb_backend) *backend, cons
 	note->cookie = cookie;
 }
 
+#if FORWARD && CONNECTS
+/* What is needed to connect a UDP socket again when its backend is gone: of all sockets, however many came later. */
+INLINE void F(lb_note_peer)(struct bpf_sock_addr *ctx, const struct F(lb_backend) *backend, const struct F(lb_frontend) *frontend)
+{
+	struct lb_peer peer = {}, *note;
+
+#if FAMILY == 4
+	peer.address[2] = peer.peer_address[2] = be32(0xffff);
+	peer.address[3] = backend->address.a[0];
+	peer.peer_address[3] = frontend->address.a[0];
+#else
+	__builtin_memcpy(peer.address, &backend->address, 16);
+	__builtin_memcpy(peer.peer_address, &frontend->address, 16);
+#endif
+	peer.port = backend->port;
+	peer.peer_port = frontend->port;
+	note = lb_peers_get(ctx->sk, &peer, BPF_SK_STORAGE_GET_F_CREATE);
+	if (note)
+		*note = peer; /* it was connected before */
+}
+#else
+#define lb_note_peer4(ctx, backend, frontend)
+#define lb_note_peer6(ctx, backend, frontend)
+#endif
+
 #if SOCKET_EVENTS
 /* One of many: whoever watches wants to know that, not every time. The event is of what the call goes to. */
 INLINE void F(lb_tell)(struct bpf_sock_addr *ctx, const struct F(lb_backend) *backend, u32 service)
@@ -114,8 +139,8 @@ INLINE int F(lb_forward)(struct bpf_sock_addr *ctx, struct F(address) *address, 
 		service = ON(lb_services, lookup)(&frontend);
 		return service && (service->flags & SERVICE_NO_SERVICE) ? lb_reject(REFUSED) : UNTOUCHED;
 	}
-	/* Datagrams of a connected socket pass no hook again, so that nothing could move them when their backend goes. Those
-	 * of workloads pass `translate`, which can. */
+	/* Datagrams of a connected socket pass no hook again. Those of workloads pass `translate`, which moves them when their
+	 * backend goes; of others, the agent connects the socket again. */
 	if (connects && ctx->type == SOCKET_DATAGRAM && lb_endpoint(ctx))
 		return UNTOUCHED;
 	if ((service->flags & SERVICE_SKIP_BACKENDS) && F(lb_is_excepted)(ctx, service))
@@ -127,6 +152,8 @@ INLINE int F(lb_forward)(struct bpf_sock_addr *ctx, struct F(address) *address, 
 	if (!backend || !(backend->flags & BACKEND_USED))
 		return lb_reject(NO_ROUTE);
 	F(lb_remember)(bpf_get_socket_cookie(ctx), backend, &frontend, service->number, number, connects);
+	if (connects && ctx->type == SOCKET_DATAGRAM)
+		F(lb_note_peer)(ctx, backend, &frontend);
 	F(lb_tell)(ctx, backend, service->number);
 	*address = backend->address;
 	*port = backend->port;

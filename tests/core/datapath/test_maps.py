@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from axoneme.core.datapath.kernel import BpfError, Kernel, MapFull
-from axoneme.core.datapath.layout import LayoutError, Struct, array, be32, u8, u16, u32, u64
+from axoneme.core.datapath.layout import LayoutError, Struct, array, be32, s32, u8, u16, u32, u64
 from axoneme.core.datapath.maps import Diff, Map, MapError, MapSpec
 from axoneme.core.datapath.syscall import SyscallKernel
 from axoneme.core.datapath.uapi import MapKind, UpdateFlag
@@ -365,3 +366,18 @@ def test_half_a_million_entries_are_read_in_batches(running_kernel: SyscallKerne
         found, counters = flow.items()
         assert (found["src"] == counters["packets"]).all()
         assert len(found) > 0.99 * (1 << 18)
+
+
+@pytest.mark.kernel
+def test_storage_of_sockets() -> None:
+    """Its keys are descriptors of our own; entries go with the sockets."""
+    with (
+        Map.create(SyscallKernel(), MapSpec("test", MapKind.SK_STORAGE, s32, VALUE, 0)) as table,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other,
+    ):
+        table.update(one.fileno(), {"packets": 3, "bytes": 4})
+        assert tuple(table.lookup(one.fileno())) == (3, 4)
+        assert table.lookup(other.fileno()) is None
+        assert table.delete(one.fileno())
+        assert table.lookup(one.fileno()) is None

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
+import os
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from attrs import field, frozen
 
+from axoneme.core.net import namespaces
 from axoneme.core.testing.namespaces import EchoServer, Namespaces, ask
 from axoneme.core.testing.node import Node, Placed
 
@@ -91,3 +96,17 @@ def world_of(**lb: Any) -> Iterator[World]:
     with Node(values) as node, Namespaces() as netns:
         node.start()
         yield World(node=node, netns=netns)
+
+
+def _begin(cgroup: str, netns: str) -> None:
+    Path(cgroup, "cgroup.procs").write_text(str(os.getpid()))
+    namespaces.stay_in(netns)
+
+
+@contextlib.contextmanager
+def process(world: World, netns: str) -> Iterator[Any]:
+    """Calls functions in a process of the node's cgroup and of this namespace."""
+    assert world.node.cgroup is not None
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(1, context, _begin, (str(world.node.cgroup), netns)) as pool:
+        yield lambda function, *arguments: pool.submit(function, *arguments).result(30)

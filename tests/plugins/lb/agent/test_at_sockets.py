@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import multiprocessing
-import os
 import select
 import socket
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import pytest
-from lb_agents import PORT, World, world_of
+from lb_agents import PORT, World, process, world_of
 from lb_scenes import service, slices
 
-from axoneme.core.net import namespaces
 from axoneme.core.testing.namespaces import within
 
 pytestmark = pytest.mark.kernel
@@ -27,11 +20,6 @@ VIPS = ("10.96.0.10", "fd00:96::a")
 # In the process with the sockets.
 
 _held: list[socket.socket] = []
-
-
-def _begin(cgroup: str, netns: str) -> None:
-    Path(cgroup, "cgroup.procs").write_text(str(os.getpid()))
-    namespaces.stay_in(netns)
 
 
 def _connect(address: str, port: int) -> tuple[int, str, int]:
@@ -80,15 +68,6 @@ def world() -> Iterator[World]:
             made.server(name, app="web")
         made.workload("client")
         yield made
-
-
-@contextlib.contextmanager
-def process(world: World, netns: str) -> Iterator[Any]:
-    """Calls functions in a process of the node's cgroup and of this namespace."""
-    assert world.node.cgroup is not None
-    context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(1, context, _begin, (str(world.node.cgroup), netns)) as pool:
-        yield lambda function, *arguments: pool.submit(function, *arguments).result(30)
 
 
 def addresses(world: World, *names: str, family: int = 4) -> list[str]:
