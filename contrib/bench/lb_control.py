@@ -88,7 +88,7 @@ def slice_of(number: int, *, moved: int = 0) -> tuple[Slice, ...]:
 def row_of(kind: str, name: str, parsed: Any) -> Resource:
     return Resource(
         kind=kind, namespace="bench", name=name, api_version="v1", source="bench", where=_WHERE,
-        digest="", raw={}, parsed=parsed,
+        raw={}, parsed=parsed,
     )  # fmt: skip
 
 

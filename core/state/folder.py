@@ -21,14 +21,14 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 from attrs import Factory, define, evolve, frozen
 
 from axoneme.core.errors import ResourceError, Where
-from axoneme.core.state.document import MAX_BYTES
+from axoneme.core.state.document import MAX_BYTES, Document, DoubtError, Known, Written
 from axoneme.core.state.parsing import flatten
 from axoneme.core.state.resources import (
     Kinds,
@@ -41,7 +41,7 @@ from axoneme.core.state.resources import (
     reread,
 )
 from axoneme.core.state.table import State, Transaction
-from axoneme.core.state.yamlio import load
+from axoneme.core.state.yamlio import load, parts
 
 #: Files with other names, and those whose name begins with a dot, are not looked at.
 SUFFIXES: Final = (".yaml", ".yml", ".json")
@@ -147,7 +147,8 @@ class Folder:
         file = self._files.get(name)
         if file is not None and file.digest == digest:
             return Reading(signature=signature, digest=digest, same=True)
-        return evolve(self._parse(content, where), signature=signature, digest=digest)
+        known = {} if file is None or file.digest is None else self._known(file)
+        return evolve(self._parse(content, where, known), signature=signature, digest=digest)
 
     def take(self, name: str, reading: Reading, now: float) -> None:
         """Adopts what a look at a file gave; `now` in seconds."""
@@ -220,41 +221,63 @@ class Folder:
         except OSError:
             return True
 
-    def _parse(self, content: bytes, where: Where) -> Reading:
+    def _parse(self, content: bytes, where: Where, known: Known) -> Reading:
+        try:
+            reading = self._read_all(parts(content, where.file, known))
+        except DoubtError:
+            try:
+                reading = self._read_all(
+                    part for document in load(content, where.file) for part in expand(document)
+                )
+            except ResourceError as error:
+                return _unreadable(error)
+        if not reading.objects and not reading.problems:
+            hint = "to remove objects, delete the file"
+            return _unreadable(ResourceError("there is no object in it", where=where, hint=hint))
+        return reading
+
+    def _read_all(self, documents: Iterable[Document | Resource]) -> Reading:
+        """What is in the documents; those that were read before are given as what they were."""
         objects: dict[ResourceKey, Resource] = {}
         problems: list[Problem] = []
         doubts: list[Problem] = []
-        try:
-            documents = [part for document in load(content, where.file) for part in expand(document)]
-            if not documents:
-                raise ResourceError(
-                    "there is no object in it", where=where, hint="to remove objects, delete the file"
-                )
-        except ResourceError as error:
-            return _unreadable(error)
         for document in documents:
-            try:
-                read = read_resource(document, self._kinds, self.source)
-            except ResourceError as error:
-                found = [Problem.of(each) for each in flatten(error)]
-                problems.extend(found)
-                doubts.extend(found)
-                continue
-            if not read.certain:
-                doubts.extend(read.resource.problems)
-            first = objects.setdefault(read.resource.key, read.resource)
-            if first is not read.resource:
-                problems.append(_duplicate(read.resource, first))
+            if isinstance(document, Resource):
+                resource = document
+            else:
+                try:
+                    read = read_resource(document, self._kinds, self.source)
+                except ResourceError as error:
+                    found = [Problem.of(each) for each in flatten(error)]
+                    problems.extend(found)
+                    doubts.extend(found)
+                    continue
+                resource = read.resource
+                if not read.certain:
+                    doubts.extend(resource.problems)
+            first = objects.setdefault(resource.key, resource)
+            if first is not resource:
+                problems.append(_duplicate(resource, first))
         return Reading(objects=objects, problems=tuple(problems), doubts=tuple(doubts))
+
+    def _known(self, file: _File) -> Known:
+        """Objects that need not be read again where they stand as they stood: those with which all is well."""
+        return {
+            one.raw.place: (one.raw.text, one)
+            for one in file.objects.values()
+            if not one.problems and one.in_effect and isinstance(one.raw, Written)
+        }
 
     def _adopt(self, name: str, file: _File, reading: Reading) -> None:
         objects = dict(reading.objects)
+        self._touched.update(dict.fromkeys(file.held))
         file.held = {}
         if reading.doubts:
             for key, old in file.objects.items():
                 if key not in objects and (old.in_effect or self._is_in_effect(key)):
                     objects[key] = old
                     file.held[key] = reading.doubts
+                    self._touched[key] = None
         file.problems = reading.problems
         self._offer(name, file, objects)
 
@@ -264,13 +287,15 @@ class Folder:
 
     def _offer(self, name: str, file: _File, objects: dict[ResourceKey, Resource]) -> None:
         """From now on these are the file's objects."""
-        self._touch(name, file)
-        for key in file.objects.keys() - objects.keys():
+        before, file.objects = file.objects, objects
+        for key in before.keys() - objects.keys():
             self._offers[key].discard(name)
-        for key in objects:
-            self._offers.setdefault(key, set()).add(name)
-        file.objects = objects
-        self._touch(name, file)
+            self._touched[key] = None
+        for key, new in objects.items():
+            if before.get(key) is not new:
+                self._offers.setdefault(key, set()).add(name)
+                self._touched[key] = None
+        self._changed.add(name)
 
     def _touch(self, name: str, file: _File) -> None:
         self._touched.update(dict.fromkeys(file.objects))
@@ -278,6 +303,8 @@ class Folder:
 
     def _winner(self, key: ResourceKey) -> str:
         """The file from which an object is taken."""
+        if len(self._offers[key]) == 1:
+            return next(iter(self._offers[key]))
 
         def rank(name: str) -> tuple[bool, bool, bool, str]:
             file = self._files[name]

@@ -115,7 +115,7 @@ class Fields:
         self._asked: set[str] = set()
         self._children: list[Fields] = []
         self._failed = False
-        if not isinstance(self.value, dict):
+        if type(self.value) is not dict:
             raise self._wrong(self.path, self.value, "a mapping")
 
     def __contains__(self, name: str) -> bool:
@@ -147,9 +147,7 @@ class Fields:
         value = self.value.get(name)
         if value is not None:
             return value
-        if default is REQUIRED:
-            raise self._missing(name)
-        return default
+        return self._absent(name, default)
 
     def text(
         self,
@@ -161,10 +159,12 @@ class Fields:
         longest: int | None = None,
     ) -> str | D:
         """A text; one of `choices`, matching `pattern` as a whole, no longer than `longest` characters."""
-        value = self.raw(name, default)
-        if value is default:
-            return default
-        text = self._checked(value, str, name)
+        self._asked.add(name)
+        text = self.value.get(name)
+        if text is None:
+            return self._absent(name, default)
+        if type(text) is not str:
+            raise self._wrong((*self.path, name), text, "text")
         if choices is not None and text not in choices:
             hint = nearest(text, choices) or f"it can be {', '.join(choices)}"
             raise self.error(f"{text!r} is not possible here", name, hint=hint)
@@ -178,10 +178,12 @@ class Fields:
         self, name: str, default: D = REQUIRED, *, minimum: int | None = None, maximum: int | None = None
     ) -> int | D:
         """A whole number within bounds, both included."""
-        value = self.raw(name, default)
-        if value is default:
-            return default
-        number = self._checked(value, int, name)
+        self._asked.add(name)
+        number = self.value.get(name)
+        if number is None:
+            return self._absent(name, default)
+        if type(number) is not int:  # not isinstance: true is no number here
+            raise self._wrong((*self.path, name), number, "a whole number")
         if (minimum is not None and number < minimum) or (maximum is not None and number > maximum):
             low = "" if minimum is None else f" from {minimum}"
             high = "" if maximum is None else f" up to {maximum}"
@@ -189,8 +191,13 @@ class Fields:
         return number
 
     def flag(self, name: str, default: D = REQUIRED) -> bool | D:
-        value = self.raw(name, default)
-        return default if value is default else self._checked(value, bool, name)
+        self._asked.add(name)
+        flag = self.value.get(name)
+        if flag is None:
+            return self._absent(name, default)
+        if type(flag) is not bool:
+            raise self._wrong((*self.path, name), flag, "true or false")
+        return flag
 
     def take(self, name: str, convert: Callable[[Any], T], default: D = REQUIRED, *, of: type = str) -> T | D:
         """A field of type `of`, converted. A `ValueError` of `convert` becomes an error with the field's place."""
@@ -209,7 +216,11 @@ class Fields:
         result = []
         for i, item in enumerate(self._checked(value, list, name)):
             try:
-                result.append(self._converted(convert, self._checked(item, of, name, i), name, i))
+                if type(item) is not of:
+                    item = self._checked(item, of, name, i)
+                result.append(convert(item))
+            except ValueError as error:
+                self.note(str(error), name, i)
             except ResourceError as error:
                 self.report.extend(flatten(error))
         return tuple(result)
@@ -301,14 +312,15 @@ class Fields:
         """Reports each field, here and inside, that nobody asked for."""
         if self._failed:
             return
-        for name in self.value:
-            if name not in self._asked:
-                self.note(f"unknown field {name!r}", name, hint=nearest(name, sorted(self._asked)))
+        if not self._asked.issuperset(self.value):
+            for name in self.value:
+                if name not in self._asked:
+                    self.note(f"unknown field {name!r}", name, hint=nearest(name, sorted(self._asked)))
         for child in self._children:
             child.report_unknown()
 
     def _child(self, value: Any, *names: str | int) -> Fields:
-        child = Fields(self.document, (*self.path, *names), value, self.report)
+        child = Fields(self.document, self.path + names, value, self.report)
         self._children.append(child)
         return child
 
@@ -332,8 +344,10 @@ class Fields:
             f"expected {expected}, found {describe(value)}", where=self.document.position(path), hint=hint
         )
 
-    def _missing(self, name: str) -> ResourceError:
+    def _absent(self, name: str, default: D) -> D:
+        if default is not REQUIRED:
+            return default
         others = [other for other in self.value if other not in self._asked]
         near = difflib.get_close_matches(name, others, 1)
         hint = f"is {near[0]!r} meant to be it?" if near else None
-        return self.error(f"the field {name!r} is missing", name, hint=hint)
+        raise self.error(f"the field {name!r} is missing", name, hint=hint)

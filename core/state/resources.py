@@ -9,10 +9,9 @@ Names and labels follow https://kubernetes.io/docs/concepts/overview/working-wit
 from __future__ import annotations
 
 import enum
-import hashlib
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache, partial
 from typing import Any, Final
 
 from attrs import evolve, field, frozen
@@ -20,7 +19,7 @@ from attrs import evolve, field, frozen
 from axoneme.core import logs
 from axoneme.core.errors import ResourceError, Where
 from axoneme.core.records import ResourceKind, TableSpec
-from axoneme.core.state.document import At, Document
+from axoneme.core.state.document import At, Document, Written, digest
 from axoneme.core.state.parsing import Fields, flatten, nearest
 
 log = logs.get(__name__)
@@ -81,9 +80,9 @@ class Resource:
     :param namespace: empty for a cluster-wide object.
     :param source: which source brought it (`folder:/etc/axoneme/resources`).
     :param where: file and line where it begins.
-    :param raw: the whole object as it was written; not to be changed. Of a stale one: the last good version.
+    :param raw: the whole object as it was written. Of a stale one: the last good version. It is read anew from its text
+        whenever it is asked (`Written`): whoever needs much of it takes `dict(row.raw)` once.
     :param parsed: what the kind's parse function made of it; None when it has no effect.
-    :param digest: of `raw`: 32 hexadecimal digits.
     :param problems: what is wrong with it as it is written now.
     """
 
@@ -94,16 +93,20 @@ class Resource:
     uid: str = ""
     source: str
     where: Where
-    digest: str
     labels: Mapping[str, str] = field(factory=dict)
     annotations: Mapping[str, str] = field(factory=dict)
-    raw: Mapping[str, Any] = field(eq=False, repr=False)
+    raw: Mapping[str, Any] = field(repr=False)
     parsed: Any = field(default=None, repr=False)
     problems: tuple[Problem, ...] = ()
 
     @property
     def key(self) -> ResourceKey:
         return (self.kind, self.namespace, self.name)
+
+    @property
+    def digest(self) -> str:
+        """Of `raw`: 32 hexadecimal digits."""
+        return digest(self.raw)
 
     @property
     def in_effect(self) -> bool:
@@ -169,6 +172,9 @@ class Envelope:
     def where(self) -> Where:
         return self.fields.where()
 
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
 
 class Kinds:
     """The kinds that are understood, by apiVersion and kind."""
@@ -230,80 +236,82 @@ def read_resource(document: Document, kinds: Kinds, source: str) -> Read:
     Raises `ResourceError` when the document names no object at all: no kind, no name.
     """
     top = Fields(document)
-    metadata = top.fields("metadata")
-    resource = Resource(
-        api_version=top.text("apiVersion"),
-        kind=top.text("kind"),
+    metadata: Fields = top.fields("metadata")
+    api_version, name = top.text("apiVersion"), top.text("kind")
+    made = partial(
+        Resource,
+        api_version=api_version,
+        kind=name,
         name=metadata.text("name"),
-        namespace=metadata.text("namespace", ""),
         source=source,
         where=document.position(),
-        digest=digest(document.value),
-        raw=document.value,
+        raw=document.written or Written.of(document.value),
     )
+    namespace = metadata.text("namespace", "")
     try:
-        kind = kinds.find(top, resource.api_version, resource.kind)
+        kind = kinds.find(top, api_version, name)
     except ResourceError as error:
-        return Read(evolve(resource, problems=_problems([error])), False)
-    resource = _named(resource, kind, metadata)
+        return Read(made(namespace=namespace, problems=_problems([error])), False)
+    namespace = _named(metadata.value["name"], namespace, kind, metadata)
     certain = not top.report
-    return Read(_parsed(resource, kind, top, metadata), certain)
+    envelope = _envelope(made.keywords["name"], namespace, kind, top, metadata)
+    parsed, problems = _parsed(envelope, kind, made.keywords["where"])
+    resource = made(
+        namespace=namespace,
+        uid=envelope.uid,
+        labels=envelope.labels,
+        annotations=envelope.annotations,
+        parsed=parsed,
+        problems=problems,
+    )
+    return Read(resource, certain)
 
 
 def reread(resource: Resource, kinds: Kinds) -> Resource:
     """The same object, with `parsed` made anew from `raw`: for kinds whose parse function was replaced."""
     where = resource.where
     start = At((where.line or 1) - 1, (where.column or 1) - 1)
-    read = read_resource(Document(where.file, resource.raw, {}, start), kinds, resource.source)
-    return evolve(read.resource, namespace=resource.namespace, where=where)
+    read = read_resource(Document(where.file, dict(resource.raw), {}, start), kinds, resource.source)
+    return evolve(read.resource, namespace=resource.namespace, where=where, raw=resource.raw)
 
 
-def digest(value: Any) -> str:
-    """A hash of a JSON-like value that does not depend on the order of keys; 32 hexadecimal digits."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def _named(resource: Resource, kind: ResourceKind, metadata: Fields) -> Resource:
-    """The resource with the namespace that its kind gives it; what is wrong with the names is reported."""
-    if len(resource.name) > 253 or not _DNS_SUBDOMAIN.fullmatch(resource.name):
+def _named(name: str, namespace: str, kind: ResourceKind, metadata: Fields) -> str:
+    """The namespace that an object's kind gives it; what is wrong with the names is reported."""
+    if len(name) > 253 or not _DNS_SUBDOMAIN.fullmatch(name):
         metadata.note(
-            f"{resource.name[:80]!r} is not a valid name",
+            f"{name[:80]!r} is not a valid name",
             "name",
             hint="lower-case letters, digits, '-' and '.', at most 253, a letter or digit first and last",
         )
     if not kind.namespaced:
-        if resource.namespace:
-            metadata.note(f"{resource.kind} is cluster-wide, it has no namespace", "namespace")
-        return evolve(resource, namespace="")
-    namespace = resource.namespace or DEFAULT_NAMESPACE
+        if namespace:
+            metadata.note(f"{kind.kind} is cluster-wide, it has no namespace", "namespace")
+        return ""
+    namespace = namespace or DEFAULT_NAMESPACE
     if len(namespace) > 63 or not _DNS_LABEL.fullmatch(namespace):
         metadata.note(
             f"{namespace[:80]!r} is not a valid namespace",
             "namespace",
             hint="lower-case letters, digits and '-', at most 63, a letter or digit first and last",
         )
-    return evolve(resource, namespace=namespace)
+    return namespace
 
 
-def _parsed(resource: Resource, kind: ResourceKind, top: Fields, metadata: Fields) -> Resource:
-    """The resource with all that its kind's parse function makes of it, or with its problems."""
-    failed: list[ResourceError] = []
-    envelope = _envelope(resource, top, metadata)
-    complete = evolve(resource, uid=envelope.uid, labels=envelope.labels, annotations=envelope.annotations)
+def _parsed(envelope: Envelope, kind: ResourceKind, where: Where) -> tuple[Any, tuple[Problem, ...]]:
+    """What its kind's parse function makes of an object, or None and all that is wrong with it."""
+    top, parsed, failed = envelope.fields, None, []
     try:
         if (parsed := kind.parse(envelope)) is None:
             raise RuntimeError("it returned nothing")
-        complete = evolve(complete, parsed=parsed)
         top.report_unknown()
     except Exception as error:
         failed = flatten(error)
         if not isinstance(error, (ResourceError, ExceptionGroup)):
-            log.exception("resource_parser_failed", resource=str(resource), where=str(resource.where))
-    failed = [error if error.where else _placed(error, resource.where) for error in failed]
-    if problems := _problems([*top.report, *failed]):
-        return evolve(complete, parsed=None, problems=problems)
-    return complete
+            log.exception("resource_parser_failed", resource=str(envelope), where=str(where))
+    if not top.report and not failed:
+        return parsed, ()
+    placed = [error if error.where else _placed(error, where) for error in failed]
+    return None, _problems([*top.report, *placed])
 
 
 def _placed(error: ResourceError, where: Where) -> ResourceError:
@@ -314,7 +322,7 @@ def _problems(errors: list[ResourceError]) -> tuple[Problem, ...]:
     return tuple(Problem.of(error) for error in errors)
 
 
-def _envelope(resource: Resource, top: Fields, metadata: Fields) -> Envelope:
+def _envelope(name: str, namespace: str, kind: ResourceKind, top: Fields, metadata: Fields) -> Envelope:
     """What the parse function gets. Errors in the metadata are reported, so that those of the rest come out as well."""
     top.ignore("status")
     metadata.ignore(*_CLUSTER_METADATA)
@@ -327,10 +335,10 @@ def _envelope(resource: Resource, top: Fields, metadata: Fields) -> Envelope:
         top.report.extend(flatten(error))
     _check_labels(labels, metadata)
     return Envelope(
-        api_version=resource.api_version,
-        kind=resource.kind,
-        namespace=resource.namespace,
-        name=resource.name,
+        api_version=kind.api_version,
+        kind=kind.kind,
+        namespace=namespace,
+        name=name,
         uid=uid,
         labels=labels,
         annotations=annotations,
@@ -340,9 +348,14 @@ def _envelope(resource: Resource, top: Fields, metadata: Fields) -> Envelope:
 
 def _check_labels(labels: Mapping[str, str], metadata: Fields) -> None:
     for key, value in labels.items():
-        prefix, _, name = key.rpartition("/")
-        good_prefix = "/" not in key or (len(prefix) <= 253 and _DNS_SUBDOMAIN.fullmatch(prefix))
-        if not good_prefix or len(name) > 63 or not _QUALIFIED.fullmatch(name):
+        if not _is_label_key(key):
             metadata.note(f"{key[:80]!r} is not a valid label key", "labels", key)
         if value and (len(value) > 63 or not _QUALIFIED.fullmatch(value)):
             metadata.note(f"{value[:80]!r} is not a valid label value", "labels", key)
+
+
+@lru_cache(maxsize=1024)
+def _is_label_key(key: str) -> bool:
+    prefix, _, name = key.rpartition("/")
+    good_prefix = "/" not in key or (len(prefix) <= 253 and _DNS_SUBDOMAIN.fullmatch(prefix))
+    return bool(good_prefix and len(name) <= 63 and _QUALIFIED.fullmatch(name))

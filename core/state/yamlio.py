@@ -2,14 +2,16 @@
 
 YAML is read as Kubernetes' tools read it: YAML 1.1 words (`yes`, `off`) are booleans, dates stay text, a whole-number
 key is text, `<<` merges. Refused are duplicate keys, tags beyond the core schema, numbers that JSON cannot hold, and what
-would cost more than it can mean: files above `MAX_BYTES`, more than `MAX_NODES` values once aliases are expanded, deeper
-than `MAX_DEPTH`. Text is parsed once, by libyaml's event parser, without recursion; see https://yaml.org/spec/1.1/.
+would cost more than it can mean: files above `MAX_BYTES`, more than `MAX_NODES` values in a document or behind a file's
+aliases, deeper than `MAX_DEPTH`. Text is parsed once, by libyaml's event parser, without recursion; see https://yaml.org/spec/1.1/.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, Final
 
 import yaml
@@ -18,9 +20,21 @@ from yaml.cyaml import CParser  # type: ignore[attr-defined]
 
 from axoneme.core.errors import ResourceError, Where
 from axoneme.core.state import jsonio
-from axoneme.core.state.document import MAX_BYTES, MAX_DEPTH, MAX_NODES, Document, Marks, Place, count
+from axoneme.core.state.document import (
+    MAX_BYTES,
+    MAX_DEPTH,
+    MAX_NODES,
+    At,
+    Document,
+    DoubtError,
+    Known,
+    Marks,
+    Place,
+    Written,
+    count,
+)
 
-__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_NODES", "Document", "load"]
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_NODES", "Document", "load", "parts"]
 
 _CORE: Final = "tag:yaml.org,2002:"
 _WORDS: Final[dict[str, bool | None]] = {
@@ -50,6 +64,59 @@ def load(content: bytes | str, file: str) -> list[Document]:
         return _Reader(text, file).documents()
     except yaml.YAMLError as error:
         raise _syntax(error, text, file) from None
+
+
+def parts(content: bytes, file: str, known: Known) -> Iterator[Document | Any]:
+    """The objects of a file, as `load` and `resources.expand` would give them; each as soon as it is read.
+
+    :param known: what stands where it stood before is not read again.
+    :raises DoubtError: when anything is wrong, or the text is not clearly one object after the other. Then what it gave
+        does not count, and `load` knows better.
+    """
+    try:
+        text = _text(content, file)
+    except ResourceError:
+        raise DoubtError from None
+    yield from jsonio.parts(text, file, known) if file.endswith(".json") else _parts(text, file, known)
+
+
+#: Where a document begins, whatever is around it: in no text of YAML a line can begin so.
+_BEGIN: Final = re.compile(r"^---(?=[ \t\n]|\Z)", re.MULTILINE)
+#: Directives, ends of documents, aliases, and what else than "\n" ends a line.
+_ODD: Final = re.compile("^(?:%|\\.\\.\\.)|[\r\x85\u2028\u2029\ufeff]", re.MULTILINE)
+
+
+def _parts(text: str, file: str, known: Known) -> Iterator[Document | Any]:
+    """Each document by itself."""
+    if _ODD.search(text):
+        raise DoubtError
+    begins = [0, *(found.start() for found in _BEGIN.finditer(text)), len(text)]
+    line = 0
+    for begin, end in pairwise(begins):
+        found = known.get((line, 0))
+        if found is not None and len(found[0]) == end - begin and text.startswith(found[0], begin):
+            yield found[1]
+        elif part := text[begin:end]:
+            yield from _part(part, file, line)
+        line += text.count("\n", begin, end)
+
+
+def _part(text: str, file: str, line: int) -> Iterator[Document]:
+    reader = _Reader(text, file)
+    try:
+        documents = reader.documents()
+    except (yaml.YAMLError, ResourceError):
+        raise DoubtError from None
+    for one in documents:
+        if reader.anchors or type(one.value) is not dict or one.value.get("kind") == "List":
+            raise DoubtError
+        start = At(one.start.line + line, one.start.column)
+        written = Written(text, (line, 0), _read)
+        yield Document(file, one.value, one.marks, start, (), written, line)
+
+
+def _read(text: str) -> Any:
+    return _Reader(text, "").documents()[0].value
 
 
 def _text(content: bytes | str, file: str) -> str:
@@ -116,7 +183,7 @@ class _Reader:
     def __init__(self, text: str, file: str) -> None:
         self.next = CParser(text).get_event
         self.file = file
-        self.nodes = 0
+        self.nodes = self.aliased = 0
         self.marks: Marks = {}
         self.anchors: dict[str, _Anchor] = {}
         self.stack: list[_Open] = []
@@ -125,7 +192,7 @@ class _Reader:
         documents = []
         while (kind := type(self.next())) is not yaml.StreamEndEvent:
             if kind is yaml.DocumentStartEvent:
-                self.marks, self.anchors = {}, {}
+                self.marks, self.anchors, self.nodes = {}, {}, 0
                 value, place = self.document()
                 if value is not None:
                     documents.append(Document(self.file, value, self.marks, place))
@@ -190,6 +257,7 @@ class _Reader:
         if not anchor.complete:
             raise self.error(f"*{event.anchor} contains itself", event.start_mark)
         self.spend(anchor.size, event.start_mark)
+        self.aliased = count(self.aliased + anchor.size, self.file, event.start_mark)
         return anchor.value, anchor.size, event.start_mark
 
     def add(self, top: _Open, value: Any, size: int, place: Place, event: Any) -> None:

@@ -145,7 +145,7 @@ async def test_policies() -> None:
     def resource(kind: str, parsed: Any, **raw: Any) -> Resource:
         return Resource(
             kind=kind, namespace="shop", name="allow", api_version="cilium.io/v2", source="test", where=Where("x"),
-            digest=str(raw), raw=raw, parsed=parsed,
+            raw=raw, parsed=parsed,
         )  # fmt: skip
 
     labels = ",".join(

@@ -16,7 +16,7 @@ def resource(
     kind: str, namespace: str, name: str, labels: dict[str, str] | None = None, **raw: Any
 ) -> Resource:
     return Resource(
-        kind=kind, namespace=namespace, name=name, api_version="v1", source="test", where=Where("-"), digest="",
+        kind=kind, namespace=namespace, name=name, api_version="v1", source="test", where=Where("-"),
         labels=labels or {}, raw=raw, parsed=object(),
     )  # fmt: skip
 
