@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from axoneme.core.api.wire import NotFoundError, RequestError
@@ -95,10 +96,10 @@ class Methods:
         from axoneme.plugins.lb import kernel_view
 
         views: Mapping[str, Any] = {
-            "services": kernel_view.services,
+            "services": partial(kernel_view.services, kinds=show.kinds(self._engine)),
             "backends": kernel_view.backends,
             "sources": kernel_view.source_ranges,
-            "maglev": lambda maps: kernel_view.tables(maps, number),
+            "maglev": partial(kernel_view.tables, number=number),
         }
         if view not in views:
             raise RequestError(f"there is no view {view!r}", hint=nearest(view, views))
@@ -109,6 +110,7 @@ def _names(row: Mapping[str, Any]) -> tuple[str, ...]:
     frontend = str(row["frontend"])
     return (
         str(row["id"] or ""),
+        str(row["external_id"] or ""),
         str(row["name"]),
         f"{row['namespace']}/{row['name']}",
         frontend,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_network
 from typing import Any, Final
 
@@ -20,19 +20,23 @@ Maps = Callable[[str], Map]
 _NAMES: Final = {algorithm: name for name, algorithm in ALGORITHMS.items()}
 
 
-def services(maps: Maps) -> list[dict[str, Any]]:
-    """Rows of `lb_services4` and `…6` with the backends in their slots."""
+def services(maps: Maps, kinds: Mapping[bytes, list[str]]) -> list[dict[str, Any]]:
+    """Rows of `lb_services4` and `…6` with the backends in their slots.
+
+    :param kinds: what rows are, by key, as `show.kinds` has it: the agent's word, the maps do not have it.
+    """
     found = writer.read(maps)
-    return sorted(_services(found), key=lambda row: (row["id"], row["frontend"]))
+    return sorted(_services(found, kinds), key=lambda row: (row["id"], row["frontend"]))
 
 
-def _services(found: Found) -> Iterator[dict[str, Any]]:
+def _services(found: Found, kinds: Mapping[bytes, list[str]]) -> Iterator[dict[str, Any]]:
     for key, value in found.rows.items():
         number, first, count, affinity, flags, algorithm, _ = SERVICE.unpack(value)
         slots = Counter(np.frombuffer(found.slots, np.uint32)[first : first + count].tolist())
         yield {
             "id": number,
             "frontend": show.frontend_text(key),
+            "kind": kinds.get(key, []),
             "algorithm": _NAMES[Algorithm(algorithm)] if number else "",
             "affinity": affinity,
             "flags": show.service_flags(flags),

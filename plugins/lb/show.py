@@ -38,7 +38,8 @@ def _frontends(engine: Engine, made: Resolved) -> Iterator[dict[str, Any]]:
         external = service.external_local and front.kind.external
         judged = _judged(made, front, Scope.EXTERNAL if external else Scope.INTERNAL)
         yield {
-            "id": _number(engine, made, front),
+            "id": _number(engine, made, front, Scope.INTERNAL),
+            "external_id": _number(engine, made, front, Scope.EXTERNAL),
             "frontend": place(front.address, front.port, port.protocol.name),
             "type": front.kind.value,
             "namespace": service.namespace,
@@ -54,7 +55,7 @@ def _frontends(engine: Engine, made: Resolved) -> Iterator[dict[str, Any]]:
         }
     if not made.fronts:
         yield {
-            "id": 0, "frontend": "", "type": service.type.value, "namespace": service.namespace,
+            "id": 0, "external_id": 0, "frontend": "", "type": service.type.value, "namespace": service.namespace,
             "name": service.name, "port_name": "", "source": service.origin.value, "algorithm": "",
             "affinity": service.affinity, "internal_traffic_policy": "", "external_traffic_policy": "",
             "backends": [], "problems": _problems(engine, made),
@@ -66,9 +67,35 @@ def _problems(engine: Engine, made: Resolved) -> list[str]:
     return [str(problem) for problem in row.problems] if row is not None else []
 
 
-def _number(engine: Engine, made: Resolved, front: Front) -> int:
+def _number(engine: Engine, made: Resolved, front: Front, scope: Scope) -> int:
     protocol = made.service.ports[front.number].protocol
-    return engine.image.number(row_key(front.address, front.port, protocol, Scope.INTERNAL))
+    return engine.image.number(row_key(front.address, front.port, protocol, scope))
+
+
+def kinds(engine: Engine) -> dict[bytes, list[str]]:
+    """What the rows of services are, in the words of `cilium-dbg bpf lb list`, by their keys."""
+    found = {}
+    for made in engine.resolved.values():
+        for front in made.fronts:
+            for _, key in front.keys(made.service):
+                if engine.image.owner(key) == made.service.key:
+                    found[key] = _kind(made, front, made.demand.rows[key].flags)
+    return found
+
+
+def _kind(made: Resolved, front: Front, flags: int) -> list[str]:
+    service, external = made.service, front.kind.external
+    words = {
+        front.kind.value: True,
+        "Local": external and service.external_local,
+        "InternalLocal": service.internal_local,
+        "two-scopes": external and service.external_local,
+        "sessionAffinity": service.affinity > 0,
+        "non-routable": not external,
+        "check source-range": bool(flags & ServiceFlag.SOURCE_RANGES),
+        "dsr": bool(flags & ServiceFlag.DSR),
+    }
+    return [word for word, true in words.items() if true]
 
 
 def _judged(made: Resolved, front: Front, scope: Scope) -> Judged:

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from axoneme.core.cli.output import Column, Format, emit, output_option
+from axoneme.core.cli.output import Column, Format, aligned, emit, output_option, wide_output_option
+from axoneme.plugins.lb.cli import models
 
 if TYPE_CHECKING:
     from axoneme.core.cli.session import Session
 
 Row = dict[str, Any]
 
-_SERVICES = (
-    Column("id", "id", right=True),
-    Column("frontend", "frontend"),
-    Column("service type", "type"),
-    Column("service", "service"),
-    Column("backend", "backend"),
-)
+#: As `cilium-dbg service list` has them; scripts read them.
+_HEADINGS: Final = ("ID", "Frontend", "Service Type", "Backend")
+_WIDE: Final = ("ID", "Frontend", "Service Type", "Service", "Algorithm", "Backend")
+
 _BACKENDS = (
     Column("slots", "slots", right=True),
     Column("backend", "address"),
@@ -32,33 +30,20 @@ _BACKENDS = (
 )
 
 
-def _spread(rows: list[Row]) -> Iterator[Row]:
-    """A line per backend, as `cilium-dbg service list` prints it; the first one has the service's own columns."""
-    for row in rows:
-        backends = [
-            f"{number} => {one['address']} ({one['state']})" + ("" if one["used"] else " unused")
-            for number, one in enumerate(row["backends"], 1)
-        ]
-        name = f"{row['namespace']}/{row['name']}"
-        for number, text in enumerate(backends or [_first(row["problems"])]):
-            if number == 0:
-                yield {**row, "id": row["id"] or "-", "service": name, "backend": text}
-            else:
-                yield {"id": "", "frontend": "", "type": "", "service": "", "backend": text}
-
-
-def _first(problems: list[str]) -> str:
-    return f"! {problems[0]}" if problems else "-"
-
-
 @click.command(name="list")
 @click.option("-n", "--namespace", default="", help="Only services of this namespace.")
 @click.option("-t", "--type", "kind", default="", help="Only frontends of this type, such as NodePort.")
-@click.option("--problems", is_flag=True, help="Only services of which something has no effect.")
-@output_option
+@click.option(
+    "--problems", is_flag=True, help="Only services of which something has no effect, and what; wide."
+)
+@wide_output_option
 @click.pass_obj
 def service_list(session: Session, namespace: str, kind: str, problems: bool, output: str) -> None:
-    """List services by frontend, with their backends."""
+    """List services by frontend, with their backends.
+
+    Wide also has the service's name, backends that get no new connections, why they don't, and what of a service has no
+    effect. JSON and YAML are `cilium-dbg`'s, with the problems in `status`.
+    """
     rows = [
         row
         for part in session.stream("service.list")
@@ -67,21 +52,67 @@ def service_list(session: Session, namespace: str, kind: str, problems: bool, ou
         and (not kind or row["type"].lower() == kind.lower())
         and (not problems or row["problems"])
     ]
+    if problems and output == Format.TABLE:
+        output = Format.WIDE
     _print(rows, output)
 
 
 @click.command(name="get")
 @click.argument("service")
-@output_option
+@wide_output_option
 @click.pass_obj
 def service_get(session: Session, service: str, output: str) -> None:
-    """Show one service: by id, [NAMESPACE/]NAME, or ADDRESS:PORT."""
-    _print(session.call("service.get", service=service), output)
+    """Show one service: by id, [NAMESPACE/]NAME, or ADDRESS:PORT. JSON is one object for an id, else a list."""
+    rows = session.call("service.get", service=service)
+    if service.isdecimal() and output in (Format.JSON, Format.YAML):
+        emit(models.service(rows[0]), output)
+    else:
+        _print(rows, output)
 
 
 def _print(rows: list[Row], output: str) -> None:
-    shown = [*_spread(rows)] if output == Format.TABLE else rows
-    emit(shown, output, _SERVICES, empty="no services")
+    if output in (Format.JSON, Format.YAML):
+        emit([models.service(row) for row in rows], output)
+    elif output == Format.WIDE:
+        _table(_WIDE, (line for row in rows for line in _wide(row)))
+    else:
+        # Those without an address, such as headless ones, are nothing that could be reached.
+        _table(_HEADINGS, (line for row in rows if row["frontend"] for line in _lines(row)))
+
+
+def _table(headings: tuple[str, ...], lines: Iterator[tuple[str, ...]]) -> None:
+    shown = [*lines]
+    if shown:
+        aligned(headings, shown)
+    else:
+        click.echo("no services", err=True)
+
+
+def _lines(row: Row) -> Iterator[tuple[str, ...]]:
+    """A line per backend; the first one has the service's own columns."""
+    backends = [
+        f"{number} => {one['address']} ({models.state(one)})"
+        for number, one in enumerate(models.listed(row), 1)
+    ]
+    own = (str(row["id"] or "-"), row["frontend"], row["type"])
+    return _spread(own, backends)
+
+
+def _wide(row: Row) -> Iterator[tuple[str, ...]]:
+    """A line per backend, and per problem."""
+    texts = [
+        f"{number} => {one['address']} ({one['state']})" + ("" if one["used"] else f", unused: {one['why']}")
+        for number, one in enumerate(row["backends"], 1)
+    ]
+    own = (str(row["id"] or "-"), row["frontend"] or "-", row["type"],
+           f"{row['namespace']}/{row['name']}", row["algorithm"] or "-")  # fmt: skip
+    return _spread(own, texts + [f"! {problem}" for problem in row["problems"]])
+
+
+def _spread(own: tuple[str, ...], texts: list[str]) -> Iterator[tuple[str, ...]]:
+    yield (*own, texts[0] if texts else "")
+    for text in texts[1:]:
+        yield (*("" for _ in own), text)
 
 
 @click.command(name="explain")

@@ -354,11 +354,16 @@ def test_what_people_are_shown(world: World) -> None:
     world.resource("shown.yaml", text)
     vip = dual(16)[0]
     world.until_used(f"{vip}:80/tcp", *addresses(world, *SERVERS))
-    rows = json.loads(world.node.axoneme("service", "list", "-o", "json").stdout)
-    assert all(row["id"] for row in rows if row["frontend"])
-    assert {row["type"] for row in rows} >= {"ClusterIP", "LoadBalancer", "NodePort", "ExternalIPs"}
+    models = json.loads(world.node.axoneme("service", "list", "-o", "json").stdout)
+    assert all(one["spec"]["id"] for one in models if "realized" in one["status"])
+    assert {one["spec"]["flags"]["type"] for one in models} >= {
+        "ClusterIP",
+        "LoadBalancer",
+        "NodePort",
+        "ExternalIPs",
+    }
     table = world.node.axoneme("service", "list").stdout.splitlines()
-    assert table[0].split() == ["ID", "FRONTEND", "SERVICE", "TYPE", "SERVICE", "BACKEND"]
+    assert table[0].split() == ["ID", "Frontend", "Service", "Type", "Backend"]
     assert world.ask("client", vip, 80) in SERVERS
     lines = world.node.axoneme("bpf", "ct", "list", "global", "--protocol", "tcp").stdout.splitlines()
     assert all(
@@ -366,9 +371,9 @@ def test_what_people_are_shown(world: World) -> None:
     )
     assert any(f" -> {vip}:80 " in line and line.startswith("TCP SVC ") for line in lines)
     held = json.loads(world.node.axoneme("bpf", "lb", "list", "-o", "json").stdout)
-    assert {row["frontend"] for row in held} >= {f"{vip}:80/TCP/i", f"{vip}:80/UDP/i"}
+    assert {f"{vip}:80/TCP (0)", f"{vip}:80/UDP (0)"} <= held.keys()
     tables = json.loads(world.node.axoneme("bpf", "lb", "maglev", "list", "-o", "json").stdout)
-    assert {len(one["table"]) for one in tables} == {16_381}
+    assert {len(one[0].split()) for one in tables.values()} == {16_381}
     for arguments in (("--backends",), ("--frontends",), ("--source-ranges",)):
         world.node.axoneme("bpf", "lb", "list", *arguments)
     assert "198.51.100.0" in world.node.axoneme("lb", "pool", "list").stdout
