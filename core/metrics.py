@@ -291,7 +291,8 @@ def _identity_kind(number: int) -> str:
 
 
 def _counted(each: Any) -> bool:
-    return each.spec.key is not None and not each.spec.kind.indexed
+    spec = each.spec
+    return spec.key is not None and not spec.kind.indexed and spec.kind.listable
 
 
 def _memory(fd: int) -> float:

@@ -45,8 +45,10 @@ class DatapathMethods:
         found = maps.get(name)
         if found is None:
             raise NotFoundError(f"there is no map {name!r}", hint=nearest(name, maps))
-        if found.spec.key is None or found.spec.value is None:
-            raise RequestError(f"the entries of {name} cannot be read", hint="its kind has none")
+        if found.spec.key is None or found.spec.value is None or not found.spec.kind.listable:
+            raise RequestError(
+                f"the entries of {name} cannot be read", hint="its kind has none that could be listed"
+            )
         import asyncio
 
         with found.held():

@@ -85,6 +85,11 @@ class MapKind(enum.IntEnum):
         """The key is an index from 0 to max_entries - 1, and every entry always exists."""
         return self in _INDEXED
 
+    @property
+    def listable(self) -> bool:
+        """Its entries can be read one after the other. Storage of sockets is with the sockets."""
+        return self is not MapKind.SK_STORAGE
+
 
 _PER_CPU = frozenset({MapKind.PERCPU_HASH, MapKind.PERCPU_ARRAY, MapKind.LRU_PERCPU_HASH})
 _INDEXED = frozenset({MapKind.ARRAY, MapKind.PERCPU_ARRAY})

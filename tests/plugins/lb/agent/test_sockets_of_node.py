@@ -137,6 +137,8 @@ def test_they_go_on_with_another_backend(world: World, call: Any) -> None:
     assert call(_receive, waiting) == "dns-0", "what was in the queue stays there"
     assert call(_ask, waiting) == "dns-1"
     assert call(_ask, direct) == "dns-0", "who did not ask the service is left alone"
+    assert [row for row in world.node.call("metrics") if "error" in row] == []
+    assert "cannot be read" in world.node.axoneme("bpf", "map", "dump", "lb_peers", code=1).stderr
 
 
 def test_without_any_backend_they_wait_for_the_next_one(world: World, call: Any) -> None:
