@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
 from axoneme.core.state.resources import Envelope
-from axoneme.plugins.lb.maps import Algorithm
+from axoneme.plugins.lb.maps import TABLE_SIZES, Algorithm
 from axoneme.plugins.lb.model import Address, FrontendKind, Pool
 from axoneme.plugins.lb.values import address
 
@@ -28,8 +28,6 @@ ALGORITHMS: Final[Mapping[str, Algorithm]] = {
     "maglev": Algorithm.MAGLEV,
     "least-connections": Algorithm.LEAST_CONNECTIONS,
 }
-#: Sizes of consistent hashing tables that may be asked for: primes, as in Cilium.
-TABLE_SIZES: Final = (251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071)
 MAX_WEIGHT: Final = 65_535
 
 _KINDS: Final = {kind.value: kind for kind in FrontendKind}

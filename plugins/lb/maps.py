@@ -12,6 +12,7 @@ What nothing refers to any more is given free a moment later, when no program ca
 from __future__ import annotations
 
 import enum
+from typing import Final, Literal, get_args
 
 from attrs import field, frozen
 
@@ -21,6 +22,13 @@ from axoneme.core.datapath.maps import MapKind, MapSpec
 
 #: Bits of an LPM key in front of the address: the service's number.
 SOURCE_PREFIX_BITS = 32
+
+
+#: Sizes of consistent hashing tables that may be asked for: primes, as in Cilium.
+TableSize = Literal[251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071]
+TABLE_SIZES: Final[tuple[int, ...]] = get_args(TableSize)
+#: Slots per backend that such a table should have: below, loads differ from the weights by more than 1 %.
+SLOTS_PER_BACKEND: Final = 100
 
 
 class Scope(enum.IntEnum):

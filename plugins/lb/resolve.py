@@ -9,7 +9,7 @@ from attrs import define, field, frozen
 
 from axoneme.core.state.resources import Problem
 from axoneme.plugins.lb.demand import Balance, Demand, Wanted
-from axoneme.plugins.lb.maps import Algorithm, Scope, ServiceFlag
+from axoneme.plugins.lb.maps import SLOTS_PER_BACKEND, TABLE_SIZES, Algorithm, Scope, ServiceFlag
 from axoneme.plugins.lb.model import Address, FrontendKind, HostPort, Network, Port, Service, ServiceType
 from axoneme.plugins.lb.rows import BackendKey, RowKey, row_key
 from axoneme.plugins.lb.selection import Candidate, Judged, Rule, Why, is_plain, judge
@@ -234,6 +234,19 @@ def _problems(service: Service, made: Resolved) -> Iterator[Problem]:
         if missing and service.type is ServiceType.NODE_PORT:
             names = ", ".join(port.text for port in missing)
             yield problem(f"no node port for {names}", "there is nobody here who gives it one: say nodePort")
+    if (crowd := _crowd(made)) is not None:
+        backends, slots = crowd
+        larger = next((size for size in TABLE_SIZES if size >= SLOTS_PER_BACKEND * backends), TABLE_SIZES[-1])
+        yield problem(
+            f"{backends} backends share a table of {slots} slots, less than {SLOTS_PER_BACKEND} each: loads do not follow weights well",
+            f"say maglev-table-size: {larger}" if larger > slots else None,
+        )
+
+
+def _crowd(made: Resolved) -> tuple[int, int] | None:
+    """The most backends of any of its consistent hashing tables that is too small for them, and the slots of that."""
+    sizes = ((len(row.members), row.balance.size) for row in made.demand.rows.values() if row.balance.size)
+    return max((one for one in sizes if one[0] * SLOTS_PER_BACKEND > one[1]), default=None)
 
 
 def port_of(service: Service, front: Front) -> Port:

@@ -57,6 +57,15 @@ def test_maglev_moves_few_flows_when_a_backend_goes_or_comes(count: int) -> None
         assert (fewer[more != gone] == more[more != gone]).mean() >= 0.99
 
 
+@pytest.mark.parametrize(("size", "count"), [(251, 2), (1021, 10), (4093, 40), (8191, 81)])
+def test_small_tables_move_more_but_share_well_with_a_hundred_slots_for_each(size: int, count: int) -> None:
+    """What the configuration's help and a service's problem say of sizes below 16,381."""
+    names = backends(count + 1)
+    more, fewer = maglev(names, [1] * (count + 1), size), maglev(names[:-1], [1] * count, size)
+    assert np.mean((more != fewer) & (more != count)) <= 0.04
+    assert (np.abs(np.bincount(fewer) * count / size - 1) <= 0.01).all()
+
+
 @pytest.mark.parametrize("weights", [[1] * 5, [1] * 80, [3, 1], [5, 4, 3, 2, 1], [100, 1, 50, 7]])
 def test_maglev_loads_follow_the_weights(weights: list[int]) -> None:
     counts = np.bincount(maglev(backends(len(weights)), weights, SIZE), minlength=len(weights))

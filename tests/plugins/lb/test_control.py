@@ -239,6 +239,11 @@ async def test_another_configuration_takes_over_without_a_gap() -> None:
         await until(lambda: len(behind(made, "10.96.0.10", 80)) == 251)
         assert row_of(made, "10.96.0.10", 80)["number"] == number
         assert names(made)["web"].frontends[0].number == number
+        assert not names(made)["web"].problems
+        made.resource("web.yaml", WEB + slices("web", ["10.0.0.1", "10.0.0.2", "10.0.0.3"]))
+        (problem,) = await until(lambda: names(made)["web"].problems)
+        assert "3 backends share a table of 251 slots, less than 100 each" in problem.message
+        assert problem.hint == "say maglev-table-size: 509"
 
 
 async def test_services_by_command_over_restarts(tmp_path: Path) -> None:
