@@ -1,4 +1,7 @@
-"""The node's edge with real packets: services for the outside, backends elsewhere, and workloads that call the world."""
+"""The node's edge with real packets: services for the outside, backends elsewhere, and workloads that call the world.
+
+Each scene with XDP in front, and with the classifiers alone.
+"""
 
 from __future__ import annotations
 
@@ -48,10 +51,10 @@ def connect(node: str, other: str, device: str, near: tuple[str, str], far: tupl
     within(other, lambda: as_a_wire("cable"))
 
 
-@pytest.fixture(scope="module")
-def world() -> Iterator[World]:
+@pytest.fixture(scope="module", params=[True, False], ids=["xdp", "classifier"])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
     values = {
-        "plugins": {"enabled": ["lb"], "lb": {"algorithm": "round-robin"}},
+        "plugins": {"enabled": ["lb"], "lb": {"algorithm": "round-robin", "xdp": request.param}},
         "datapath": {"devices": ["clients", "servers"]},
         "node": {"name": "here"},
     }
@@ -187,20 +190,26 @@ def test_a_large_transfer_survives(world: World) -> None:
 def test_node_ports_and_external_addresses(world: World) -> None:
     """At the node's address towards the clients, and at one that is routed to it."""
     external = ("203.0.113.9", "2001:db8:80::9")
-    ports = "ports: [{name: t, port: 80, targetPort: 8080, nodePort: 30080}]"
+    ports = (
+        "ports: [{name: t, port: 80, targetPort: 8080, nodePort: 30080},"
+        " {name: u, port: 80, protocol: UDP, targetPort: 8080, nodePort: 30080}]"
+    )
     families = "ipFamilyPolicy: RequireDualStack, ipFamilies: [IPv4, IPv6]"
     text = service(
         "outer", f'type: NodePort, {families}, externalIPs: [{external[0]}, "{external[1]}"], {ports}'
     )
     for family in range(2):
-        near = world.workloads["web-0"].addresses[family]
-        text += slices("outer", [near, SERVER[family]], port_name="t")
+        backends = [world.workloads["web-0"].addresses[family], SERVER[family]]
+        text += slices("outer", backends, port_name="t")
+        text += slices("outer", backends, port_name="u", protocol="UDP").replace("outer-", "outer-u")
     world.resource("outer.yaml", text)
     for family in range(2):
-        backends = (SERVER[family], world.workloads["web-0"].addresses[family])
+        backends = [world.workloads["web-0"].addresses[family], SERVER[family]]
         for address, port in ((external[family], 80), (CLIENTS_NODE[family], 30080)):
             world.until_used(f"[{address}]:{port}" if family else f"{address}:{port}", *backends)
-            assert world.spread("outside", address, port, 6) == {"far": 3, "web-0": 3}, (address, port)
+            for udp in (False, True):
+                answers = world.spread("outside", address, port, 6, udp=udp)
+                assert answers == {"far": 3, "web-0": 3}, (address, port, udp)
 
 
 def test_only_local_backends_where_the_client_is_to_be_seen(world: World) -> None:
@@ -223,14 +232,15 @@ kind: Pod
 metadata: {{name: web-0, namespace: default}}
 spec:
   nodeName: here
-  containers: [{{name: web, image: x, ports: [{{containerPort: 8080, hostPort: 8088}}]}}]
+  containers: [{{name: web, image: x, ports: [{{containerPort: 8080, hostPort: 8088}}, {{containerPort: 8080, hostPort: 8088, protocol: UDP}}]}}]
 status: {{podIP: {four}, podIPs: [{{ip: {four}}}, {{ip: "{six}"}}]}}
 """,
     )
     for family, address in enumerate(CLIENTS_NODE):
         world.until_used(f"[{address}]:8088" if family else f"{address}:8088", (four, six)[family])
-        assert world.spread("outside", address, 8088, 3) == {"web-0": 3}
-        assert seen(world, "web-0", "tcp") == CLIENT[family]
+        for udp in (False, True):
+            assert world.spread("outside", address, 8088, 3, udp=udp) == {"web-0": 3}
+            assert seen(world, "web-0", "udp" if udp else "tcp") == CLIENT[family]
 
 
 @pytest.mark.parametrize("near", [True, False], ids=["here", "elsewhere"])
