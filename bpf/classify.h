@@ -67,10 +67,19 @@ INLINE int F(icmp_error)(struct F(packet) *p)
 #else
 	struct ipv6hdr inner;
 	u32 size = sizeof(inner);
+	__be16 fragment[2]; /* the first half of the header: next header, offset */
 
 	if (bpf_skb_load_bytes(p->skb, p->l4 + 8, &inner, sizeof(inner)))
 		return DROP(REASON_INVALID_PACKET_DROPPED);
 	p->tuple.protocol = inner.nexthdr;
+	if (inner.nexthdr == IPPROTO_FRAGMENT) {
+		if (bpf_skb_load_bytes(p->skb, p->l4 + 8 + size, fragment, 4))
+			return DROP(REASON_INVALID_PACKET_DROPPED);
+		if (fragment[1] & be16(0xfff8))
+			return DROP(REASON_UNKNOWN_ICMP);
+		p->tuple.protocol = fragment[0] & 0xff;
+		size += 8;
+	}
 	__builtin_memcpy(&p->tuple.saddr, &inner.daddr, ADDRESS_SIZE);
 	__builtin_memcpy(&p->tuple.daddr, &inner.saddr, ADDRESS_SIZE);
 #endif

@@ -104,6 +104,11 @@ INLINE int F(rewrite_carried)(struct F(packet) *p, struct F(connection) *c, u32 
 	if (bpf_skb_store_bytes(p->skb, ip + 10, &sum, 2, 0))
 		return DROP(REASON_INVALID_PACKET_DROPPED);
 #else
+	u8 next = 0;
+
+	if (bpf_skb_load_bytes(p->skb, ip + 6, &next, 1))
+		return DROP(REASON_INVALID_PACKET_DROPPED);
+	transport += next == IPPROTO_FRAGMENT ? 8 : 0; /* the first one: see classify */
 	*added = sum_addresses;
 #endif
 	if (bpf_skb_store_bytes(p->skb, ip + ADDRESSES_AT, &c->nat_daddr, ADDRESS_SIZE, 0) ||
@@ -182,10 +187,13 @@ INLINE int F(rewrite)(struct F(packet) *p)
 	}
 	data = (void *)(long)p->skb->data;
 	end = (void *)(long)p->skb->data_end;
-	if (data + ETH_HLEN + IP_SIZE + 4 > end)
+	if (data + ETH_HLEN + IP_SIZE > end)
 		return DROP(REASON_INVALID_PACKET_DROPPED);
 	F(write_addresses)(data, c);
-	if (likely(!p->fragment && usual))
+	if (likely(!p->fragment && usual)) {
+		if (data + ETH_HLEN + IP_SIZE + 4 > end) /* the last of fragments may be shorter */
+			return DROP(REASON_INVALID_PACKET_DROPPED);
 		*(__be32 *)(data + ETH_HLEN + IP_SIZE) = c->nat_sport | (u32)c->nat_dport << 16;
+	}
 	return NEXT;
 }

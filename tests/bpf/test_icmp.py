@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from packet_world import STRATEGIES, World, dropped, forwarded, ipv4_only, only
+from packet_world import STRATEGIES, World, dropped, forwarded, ipv4_only, ipv6_only, only
 
 from axoneme.core.datapath.abi import ConnectionFlag, EventType
 from axoneme.core.testing.datapath import Action
-from axoneme.core.testing.packets import ACK, ICMP, SYN, TCP, UDP, ICMPv6, build
+from axoneme.core.testing.packets import ACK, ICMP, SYN, TCP, UDP, ICMPv6, build, fragments
 
 pytestmark = pytest.mark.kernel
 
@@ -165,3 +165,13 @@ def test_a_connection_named_by_an_error_alone_is_not_made(world: World) -> None:
     quoted = build(world.ip("a", "b"), TCP(1, 2, flags=ACK), b"")
     assert world.send(world.error("b", "a", bytes(14) + quoted)).action is Action.SHOT
     assert world.entries() == 0
+
+
+@ipv6_only
+def test_a_quoted_first_fragment_has_ports_and_a_later_one_has_not(world: World) -> None:
+    """Routers of IPv6 cut nothing: it is by these errors that who sends fragments learns how large they may be."""
+    first, later = fragments(world.frame("a", "b", UDP(40000, 53), bytes(2000)), 1400)
+    assert world.send(first).action is Action.REDIRECT
+    about = world.error("b", "a", first, kind=2)
+    assert forwarded(about, world.send(about), source=2, destination=1)
+    assert dropped(world.send(world.error("b", "a", later, kind=2)), unknown(world))

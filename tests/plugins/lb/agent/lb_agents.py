@@ -29,6 +29,8 @@ class World:
     netns: Namespaces
     workloads: dict[str, Placed] = field(factory=dict)
     servers: dict[tuple[str, str], EchoServer] = field(factory=dict)
+    #: Namespaces of hosts without an agent.
+    hosts: dict[str, str] = field(factory=dict)
 
     def workload(self, name: str, **labels: str) -> Placed:
         placed = self.workloads[name] = self.node.workload(name, **labels)

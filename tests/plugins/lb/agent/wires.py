@@ -13,6 +13,7 @@ from attrs import frozen
 from edge_wire import as_a_wire
 
 from axoneme.core.testing.namespaces import within
+from axoneme.core.testing.packets import UDP, Ethernet, IPv4, IPv6, build, fragments
 
 #: An IPv4 and an IPv6 address.
 Pair = tuple[str, str]
@@ -64,15 +65,14 @@ def wired(netns: str, *devices: str) -> None:
         within(netns, lambda device=device: as_a_wire(device))  # type: ignore[misc]
 
 
-def route(netns: str, prefixes: Sequence[str], via: Pair, *, mtu: int = 0) -> None:
-    """Prefixes beyond a gateway; with `mtu` the path is narrower there, whatever the cable bears."""
+def route(netns: str, prefixes: Sequence[str], via: Pair, *, advmss: int = 0) -> None:
+    """Prefixes beyond a gateway. With `advmss`, TCP asks for segments of this size whatever is known of the path."""
     from pyroute2 import NetNS
 
     with NetNS(netns) as here:
         for prefix in prefixes:
-            gateway = via[":" in prefix]
-            metrics = {"metrics": {"mtu": mtu}} if mtu else {}
-            here.route("add", dst=prefix, gateway=gateway, **metrics)
+            metrics = {"metrics": {"advmss": advmss}} if advmss else {}
+            here.route("add", dst=prefix, gateway=via[":" in prefix], **metrics)
 
 
 def narrow(netns: str, device: str, addresses: Pair, mtu: int = NARROW) -> None:
@@ -106,10 +106,32 @@ def connected(netns: str, address: str, port: int, *, udp: bool = False, timeout
     return made
 
 
+def raw(netns: str, address: str) -> socket.socket:
+    """A connected socket whose owner makes the IP headers himself."""
+    made = within(netns, lambda: socket.socket(family(address), socket.SOCK_RAW, socket.IPPROTO_RAW))
+    made.connect((address, 0))
+    return made
+
+
+def datagram_in_fragments(
+    of: socket.socket, address: str, port: int, data: bytes, *, identifier: int
+) -> list[bytes]:
+    """The packets of a UDP datagram of 1,208 bytes from a raw socket: three fragments of 400 or 408 bytes."""
+    ip = IPv4 if of.family == socket.AF_INET else IPv6
+    header = ip(of.getsockname()[0], address)
+    frame = build(Ethernet(), header, UDP(40_000 + identifier, port), data)
+    return [fragment[14:] for fragment in fragments(frame, 408, identifier)]
+
+
 def path_mtu(of: socket.socket) -> int:
     """What a connected socket has learnt of its path."""
     mapped = of.family == socket.AF_INET6 and of.getpeername()[0].startswith("::ffff:")
     return of.getsockopt(*_MTU[4 if of.family == socket.AF_INET or mapped else 6])
+
+
+def plain(address: str) -> str:
+    """An IPv4-mapped address as the IPv4 one."""
+    return address.removeprefix("::ffff:")
 
 
 def whole(of: socket.socket) -> None:
