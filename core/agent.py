@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from attrs import evolve
 
-from axoneme.core import builtin, logs, memory
+from axoneme.core import building, builtin, logs, memory
 from axoneme.core import config as configuration
 from axoneme.core.config import Config
 from axoneme.core.context import Context, Runtime
@@ -28,7 +28,7 @@ from axoneme.core.contributions import CORE
 from axoneme.core.discovery import Found
 from axoneme.core.errors import AxonemeError, PluginError, Where
 from axoneme.core.events.stream import EventStream
-from axoneme.core.lifecycle import Assembly, Generation, Options, assemble, blamed
+from axoneme.core.lifecycle import Assembly, Generation, Options, assemble
 from axoneme.core.lock import StateLock
 from axoneme.core.platform import Host, Platform
 from axoneme.core.scope import Scope
@@ -38,8 +38,6 @@ from axoneme.core.supervisor import Clock, ServiceState, Supervised, Supervisor,
 if TYPE_CHECKING:
     from axoneme.core.api.server import Server
     from axoneme.core.builtin import CoreParts
-    from axoneme.core.contributions import Contributions
-    from axoneme.core.datapath.build import Blueprint, Build
     from axoneme.core.datapath.datapath import Datapath
     from axoneme.core.records import ApiMethod, Metric
     from axoneme.core.state.ingest import FolderSource
@@ -190,7 +188,7 @@ class Agent:
             self._declare(assembly)
         with self._stage("programs"):
             runtime.datapath.open()
-            assembly, build = await self._build(assembly)
+            assembly, build = await building.build(runtime.datapath, assembly)
             # The datapath closes what it runs; a start that fails before that has this to close.
             self._scope.push("build", lambda: build.close() if runtime.datapath.active is None else None)
             memory.write_required(self.settings.agent.state_dir, assembly.manager)
@@ -286,52 +284,6 @@ class Agent:
 
     def _kinds(self) -> Iterator[Any]:
         return (p.record for p in self._generation().assembly.contributions.resources)
-
-    async def _build(
-        self, assembly: Assembly, tolerated: Collection[str] | None = None
-    ) -> tuple[Assembly, Build]:
-        """Compiles and loads. A plugin whose code is to blame fails, and the others go on without it.
-
-        :param tolerated: only these may fail that way; None for all.
-        """
-        datapath = self._running().datapath
-        while True:
-            try:
-                return assembly, await datapath.build(self._blueprint(assembly.contributions))
-            except AxonemeError as error:
-                named = blamed(error, assembly.manager.enabled)
-                names = [named] if named is not None else await self._suspects(assembly)
-                if not names or (tolerated is not None and not set(names) <= set(tolerated)):
-                    raise
-                for name in names:
-                    assembly.manager.fail(name, error)
-                assembly = assembly.without_failed()
-
-    def _blueprint(self, given: Contributions) -> Blueprint:
-        return self._running().datapath.blueprint(
-            [(p.plugin, p.record) for p in given.stages],
-            [p.record for p in given.maps if p.plugin != CORE],
-            [p.record for p in given.drop_reasons if p.plugin != CORE],
-        )
-
-    async def _suspects(self, assembly: Assembly) -> list[str]:
-        """The plugins without which the programs can be built, when no error says whose fault it is.
-
-        A stage may use up the stack that all share, and then the error is about somebody else's line. Required plugins are
-        not suspected: without them the agent would not start anyway.
-        """
-        enabled, manager = assembly.manager.enabled, assembly.manager
-        with_stages = {provided.plugin for provided in assembly.contributions.stages}
-        optional = [name for name in enabled if name in with_stages and not manager.is_required(name)]
-        for suspects in (*([name] for name in optional), optional):
-            rest = assembly.contributions.only(name for name in enabled if name not in suspects)
-            try:
-                build = await self._running().datapath.build(self._blueprint(rest))
-            except AxonemeError:
-                continue
-            build.close(keep=self._running().datapath.active)
-            return suspects
-        return []
 
     # Reloading
 

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from axoneme.core import logs
+from axoneme.core import building, logs
 from axoneme.core.config import Config
 from axoneme.core.contributions import CORE
 from axoneme.core.errors import ConfigError, PluginError
@@ -65,7 +65,7 @@ class Reload:
         before = runtime.datapath.settings
         self._undo.push("datapath settings", lambda: setattr(runtime.datapath, "settings", before))
         runtime.datapath.settings = self._config.settings.datapath
-        assembly, build = await agent._build(assembly, self._old.assembly.manager.failed)
+        assembly, build = await building.build(runtime.datapath, assembly, self._old.assembly.manager.failed)
         self._undo.push("programs", lambda: build.close(keep=self._old.build))
         new = Generation(self._old.number + 1, assembly, build)
         names = new.carry_over(self._old)
