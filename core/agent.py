@@ -31,7 +31,7 @@ from axoneme.core.events.stream import EventStream
 from axoneme.core.lifecycle import Assembly, Generation, Options, assemble
 from axoneme.core.lock import StateLock
 from axoneme.core.platform import Host, Platform
-from axoneme.core.scope import Scope
+from axoneme.core.scope import Scope, to_the_end
 from axoneme.core.settings import AgentSettings, Settings
 from axoneme.core.supervisor import Clock, ServiceState, Supervised, Supervisor, settle
 
@@ -158,13 +158,13 @@ class Agent:
         )
 
     async def stop(self) -> None:
-        """Closes services and the API. Maps, programs and links stay.
+        """Closes services and the API. Maps, programs and links stay. Who is cancelled while it closes is so afterwards.
 
         :raises ExceptionGroup: with all that did not close cleanly.
         """
         self.started_at = 0.0
         try:
-            await self._scope.close()
+            await to_the_end(self._scope.close())
         finally:
             self.runtime = None
 

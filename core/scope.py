@@ -6,11 +6,12 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from axoneme.core import logs
 from axoneme.core.errors import AxonemeError
 
+T = TypeVar("T")
 Closer = Callable[[], Awaitable[None] | None]
 
 #: Seconds that one thing may take to close before the others are closed without waiting for it any longer.
@@ -98,3 +99,21 @@ class Scope:
     def _report(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("task failed", owner=self.owner, name=task.get_name(), error=error)
+
+
+async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """Awaits work that must not be left half done: whoever is cancelled meanwhile is so once it is through."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+        except Exception:  # noqa: BLE001 - the task has it, and `result` raises it
+            break
+    if cancelled is not None and not task.cancelled():
+        if (failed := task.exception()) is not None:
+            raise cancelled from failed
+        raise cancelled
+    return task.result()

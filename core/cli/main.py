@@ -74,7 +74,7 @@ COMMANDS: Final = Folder(
                 "counters": module("datapath:counters", "Show packets and bytes by reason."),
             },
         ),
-        "demo": module("demo:command", "Enforce a policy between real workloads, and show it."),
+        "demo": module("demo:command", "Run a mesh between real workloads, and show it."),
         "endpoint": Folder(
             "Look at the workloads' endpoints.",
             {

@@ -6,11 +6,12 @@ makes the comparison worth something.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+import enum
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib import resources
 from typing import Final
 
-from attrs import frozen
+from attrs import field, frozen
 
 NAMESPACE: Final = "production"
 
@@ -20,11 +21,19 @@ DROPPED: Final = "dropped"
 
 @frozen
 class App:
-    """A workload of the article, with the label `app=<name>`, and the TCP ports that it serves."""
+    """A workload of the article, with its labels (`app=<name>` where none are given), and the TCP ports that it serves."""
 
     name: str
     ports: tuple[int, ...] = (8080,)
+    labels: Mapping[str, str] = field()
 
+    @labels.default
+    def _named(self) -> Mapping[str, str]:
+        return {"app": self.name}
+
+
+#: Somebody in the world, who is no workload.
+OUTSIDE: Final = App("outside", labels={})
 
 APPS: Final = (
     App("payment-service"),
@@ -35,6 +44,8 @@ APPS: Final = (
     App("cache", (6379,)),
     App("frontend"),
     App("public-api"),
+    App("api-service-v1", labels={"app": "api-service", "version": "v1"}),
+    App("api-service-v2", labels={"app": "api-service", "version": "v2"}),
 )
 
 
@@ -54,6 +65,7 @@ class Article:
 
 
 RESOURCES: Final = (
+    Article("services.yaml", ("lb",)),
     Article("l4-lb-policy.yaml", ("policy",)),
     Article("mtls-authentication-policy.yaml", ("policy", "spire")),
     Article("cluster-wide-mtls.yaml", ("policy", "spire")),
@@ -82,7 +94,7 @@ class Statement:
         return (peer, flow.port) in self.only
 
 
-#: `cluster-wide-mtls.yaml` takes nobody's way: it asks of everybody to show who they are.
+#: `cluster-wide-mtls.yaml` takes no workload's way: it asks of everybody to show who they are.
 STATEMENTS: Final = (
     Statement(
         "l4-lb-policy.yaml",
@@ -100,6 +112,14 @@ STATEMENTS: Final = (
 )
 
 
+class Way(enum.StrEnum):
+    """How a request gets there: straight to the workload's address, or to its service's, exchanged at either place."""
+
+    DIRECT = "direct"
+    SOCKET = "socket"
+    PACKET = "packet"
+
+
 @frozen(order=True)
 class Flow:
     """A request from one workload to a port of another one, by IPv4 or IPv6."""
@@ -108,19 +128,35 @@ class Flow:
     destination: str
     port: int
     family: int
+    way: Way = Way.DIRECT
 
 
-def flows(apps: Iterable[App] = APPS) -> Iterator[Flow]:
-    """All requests: between every two workloads, in both directions, to every port that is served."""
+def flows(ways: Collection[Way] = (Way.DIRECT,), apps: Iterable[App] = APPS) -> Iterator[Flow]:
+    """All requests: between every two workloads, in both directions, to every port that is served, by each of these ways.
+
+    Those that have a service of their own name are asked through it, too. So is the world, but not from there: it sees only
+    what a service shows to it.
+    """
     everybody = tuple(apps)
+    world = (OUTSIDE,) if set(ways) - {Way.DIRECT} else ()
     for source in everybody:
-        for destination in everybody:
+        for destination in (*everybody, *world):
             if source != destination:
+                named = destination.name in NAMED
                 for port in destination.ports:
-                    yield from (Flow(source.name, destination.name, port, family) for family in (4, 6))
+                    for way in ways if named else (Way.DIRECT,):
+                        yield from (
+                            Flow(source.name, destination.name, port, family, way) for family in (4, 6)
+                        )
+
+
+#: Workloads that are called by the name of a service, with the same ports.
+NAMED: Final = frozenset({"backend-service", "payment-service", "order-service"})
 
 
 def expected(flow: Flow, active: Collection[str]) -> str:
     """What must become of a request when these resource files are in force: `allowed` or `dropped`."""
+    if flow.source == OUTSIDE.name and "cluster-wide-mtls.yaml" in active:
+        return DROPPED  # who is no workload has nothing to show
     concerned = [each for each in STATEMENTS if each.file in active and each.speaks_of(flow)]
     return ALLOWED if all(each.allows(flow) for each in concerned) else DROPPED

@@ -1,85 +1,30 @@
-"""How a demo looks: a live table on a terminal, lines elsewhere, rows for programs."""
+"""How a demo looks: lines and tables, on a terminal in colour."""
 
 from __future__ import annotations
 
 import contextlib
-import shlex
-import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import IO, TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import IO, TYPE_CHECKING, Final
 
 import click
-from attrs import frozen
 
 from axoneme.core.demo.article import ALLOWED, DROPPED
-from axoneme.core.demo.place import Place
+from axoneme.core.demo.rows import CALL_HEADINGS, HEADINGS, Row, call_rows, rows
 from axoneme.core.demo.running import Result
 from axoneme.core.demo.verdicts import Verdict
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.live import Live
+    from rich.status import Status
     from rich.table import Table
 
-HEADINGS: Final = ("from", "to", "port", "IP", "expected", "seen", "decided by")
-_WIDTHS: Final = (15, 15, 4, 3, 8, 9, 0)
+_WIDTHS: Final = (15, 15, 9, 3, 7, 8, 9, 0)
+_CALL_WIDTHS: Final = (15, 12, 5, 15, 6, 3, 0)
+#: What `hubble` prints of a policy's verdict, which is a flow of its own.
+_POLICY: Final = ("ALLOWED", "DENIED")
 _STYLES: Final = {ALLOWED: "green", DROPPED: "yellow"}
-
-
-@frozen
-class Row:
-    """A line of the table: one request, or the same one by IPv4 and IPv6 with the same end."""
-
-    verdicts: tuple[Verdict, ...]
-
-    @property
-    def ok(self) -> bool:
-        return all(verdict.ok for verdict in self.verdicts)
-
-    def decided(self) -> bool:
-        """Whether a policy had a say."""
-        return any(verdict.decisions for verdict in self.verdicts)
-
-    def cells(self) -> tuple[str, ...]:
-        first = self.verdicts[0]
-        flow = first.flow
-        families = " ".join(f"{verdict.flow.family}" for verdict in self.verdicts)
-        return (
-            flow.source,
-            flow.destination,
-            str(flow.port),
-            families,
-            first.expected,
-            first.seen,
-            first.why,
-        )
-
-
-class Pairs:
-    """Puts the verdicts of both families together."""
-
-    def __init__(self) -> None:
-        self._half: dict[tuple[str, str, int], Verdict] = {}
-
-    def add(self, verdict: Verdict) -> tuple[Row, ...]:
-        """The rows that are complete with this verdict: none, one for both families, or one each where they differ."""
-        flow = verdict.flow
-        key = (flow.source, flow.destination, flow.port)
-        other = self._half.pop(key, None)
-        if other is None:
-            self._half[key] = verdict
-            return ()
-        pair = sorted((other, verdict), key=lambda each: each.flow.family)
-        if len({(each.expected, each.seen, each.why) for each in pair}) == 1:
-            return (Row(tuple(pair)),)
-        return tuple(Row((each,)) for each in pair)
-
-
-def rows(verdicts: Iterable[Verdict]) -> list[Row]:
-    pairs = Pairs()
-    return [row for verdict in verdicts for row in pairs.add(verdict)]
 
 
 def summary(result: Result) -> str:
@@ -89,10 +34,30 @@ def summary(result: Result) -> str:
     counts = f"{seen.count(ALLOWED)} allowed, {seen.count(DROPPED)} dropped" + (
         f", {other} neither" if other else ""
     )
-    wrong = [verdict for verdict in result.verdicts if not verdict.ok]
+    counted = sum(each.call.requests for each in result.tallies)
+    requests = f"{len(seen)} requests" + (f" and {counted} that were counted" if counted else "")
     norm = "as the article says" if result.active else "as expected where no policy is in force"
-    judgement = f"all {norm}" if not wrong else f"{len(wrong)} NOT {norm}"
-    return f"{len(seen)} requests in {result.seconds:.1f} s: {counts}; {judgement}"
+    judgement = f"{result.wrong} NOT {norm}" if result.wrong else f"all {norm}"
+    return f"{requests} in {result.seconds:.1f} s: {counts}; {judgement}"
+
+
+def flows(result: Result) -> list[str]:
+    """What Hubble saw: how many, and what its lines look like."""
+    seen = result.observed
+    if seen is None:
+        return []
+    if seen.problem:
+        return [f"Hubble saw nothing: {seen.problem}"]
+    told = seen.verdicts
+    packets = ", ".join(
+        f"{number} {verdict.lower()}" for verdict, number in told.items() if verdict not in _POLICY
+    )
+    policies = ", ".join(f"{told.get(verdict, 0)} {verdict.lower()}" for verdict in _POLICY)
+    total = sum(told.values())
+    return [
+        f"Hubble saw {total} flows: {packets}; of new connections, policies said: {policies}",
+        *seen.samples,
+    ]
 
 
 def say(text: str, *, err: bool = False) -> None:
@@ -102,7 +67,7 @@ def say(text: str, *, err: bool = False) -> None:
 
 
 class Lines:
-    """For everything that is no terminal: a line as soon as there is something to say.
+    """For everything that is no terminal.
 
     :param write: gets each line.
     """
@@ -110,24 +75,16 @@ class Lines:
     def __init__(self, write: Callable[[str], None] = say, *, table: bool = True) -> None:
         self._write = write
         self._table = table
-        self._pairs = Pairs()
-        self._begun = False
 
     def step(self, name: str, text: str) -> None:
         self._write(f"{name:<9} {text}")
 
     def verdict(self, verdict: Verdict) -> None:
-        if not self._table:
-            return
-        if not self._begun:
-            self._begun = True
-            self._write("\n" + _line(HEADINGS).upper())
-        for row in self._pairs.add(verdict):
-            self._write(_line(row.cells()) + ("" if row.ok else "  <- differs"))
+        return
 
     def result(self, result: Result) -> None:
         if self._table:
-            for line in differing(result):
+            for line in _tables(result):
                 self._write(line)
         self._write(f"\n{summary(result)}")
 
@@ -135,24 +92,41 @@ class Lines:
         return
 
 
-def _line(cells: Sequence[str]) -> str:
-    return "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, _WIDTHS, strict=True)).rstrip()
+def _tables(result: Result) -> Iterator[str]:
+    yield "\n" + _line(HEADINGS, _WIDTHS).upper()
+    for row in rows(result.verdicts):
+        yield _line(row.cells(), _WIDTHS) + ("" if row.ok else "  <- differs")
+    if result.tallies:
+        yield "\n" + _line(CALL_HEADINGS, _CALL_WIDTHS).upper()
+    for call in call_rows(result.tallies):
+        yield _line(call.cells(), _CALL_WIDTHS) + ("" if call.ok else f"  <- {call.differs()}")
+    if lines := flows(result):
+        yield from ("", *lines)
+    yield from differing(result)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
 def differing(result: Result) -> list[str]:
     """The rows that are not as expected, once more, with a heading; empty when there is none."""
-    wrong = [_line(row.cells()) for row in rows(result.verdicts) if not row.ok]
+    wrong = [_line(row.cells(), _WIDTHS) for row in rows(result.verdicts) if not row.ok]
+    wrong += [
+        f"{_line(row.cells(), _CALL_WIDTHS)}; {row.differs()}"
+        for row in call_rows(result.tallies)
+        if not row.ok
+    ]
     return ["", "These differ:", *wrong] if wrong else []
 
 
 class Terminal:
-    """For a terminal: steps, then a table that fills, then the whole of it."""
+    """For a terminal: steps with their time, a word about what goes on, and the tables in colour."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._pairs = Pairs()
-        self._rows: list[Row] = []
-        self._live: Live | None = None
+        self._done = 0
+        self._status: Status | None = None
         self._begin = time.monotonic()
 
     def step(self, name: str, text: str) -> None:
@@ -162,44 +136,53 @@ class Terminal:
         self._console.print(Text.assemble((f"{seconds:5.1f} s ", "dim"), (f"{name:<9} ", "bold"), text))
 
     def verdict(self, verdict: Verdict) -> None:
-        from rich.live import Live
-
-        if self._live is None:
-            self._live = Live(console=self._console, transient=True, get_renderable=self._latest)
-            self._live.start()
-        self._rows += self._pairs.add(verdict)
-
-    def _latest(self) -> Table:
-        """The last rows that there is room for: what is above a live table must not scroll."""
-        room = max(self._console.height - 4, 1)
-        return _table(self._rows[-room:])
+        self._done += 1
+        if self._status is None:
+            self._status = self._console.status("")
+            self._status.start()
+        self._status.update(
+            f"{self._done} requests are through; a dropped one is given a second to show that it is"
+        )
 
     def result(self, result: Result) -> None:
         self.close()
         self._console.print()
-        # What the policies decided comes last: that is what stays on a small screen.
-        self._console.print(_table(sorted(rows(result.verdicts), key=Row.decided)))
+        self._console.print(_verdicts(rows(result.verdicts)))
+        if result.tallies:
+            self._console.print()
+            self._console.print(_calls(result))
+        if lines := flows(result):
+            self._console.print()
+            self._console.print(lines[0], highlight=False)
+            for line in lines[1:]:
+                self._console.print(line, style="dim", highlight=False, markup=False)
         for line in differing(result):
-            self._console.print(line, style="bold red", highlight=False)
+            self._console.print(line, style="bold red", highlight=False, markup=False)
         style = "bold green" if result.ok else "bold red"
         self._console.print(f"\n{summary(result)}", style=style, highlight=False)
 
     def close(self) -> None:
         """Gives the terminal back as it was."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
 
 
-def _table(shown: Iterable[Row]) -> Table:
+def _table(headings: Sequence[str]) -> Table:
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in HEADINGS:
+    for heading in headings:
         table.add_column(
-            heading.upper(), no_wrap=heading != HEADINGS[-1], justify="right" if heading == "port" else "left"
+            heading.upper(), no_wrap=heading != headings[-1], justify="right" if heading == "port" else "left"
         )
+    return table
+
+
+def _verdicts(shown: Iterable[Row]) -> Table:
+    from rich.text import Text
+
+    table = _table(HEADINGS)
     for row in shown:
         *left, expected, seen, why = row.cells()
         style = _STYLES.get(seen, "") if row.ok else "bold red"
@@ -212,6 +195,16 @@ def _table(shown: Iterable[Row]) -> Table:
     return table
 
 
+def _calls(result: Result) -> Table:
+    from rich.text import Text
+
+    table = _table(CALL_HEADINGS)
+    for row in call_rows(result.tallies):
+        *left, answers = row.cells()
+        table.add_row(*left, Text(answers, style="green" if row.ok else "bold red"))
+    return table
+
+
 def for_people(stream: IO[str] | None = None) -> Lines | Terminal:
     """The display that fits standard output."""
     if not (stream or sys.stdout).isatty():
@@ -219,93 +212,3 @@ def for_people(stream: IO[str] | None = None) -> Lines | Terminal:
     from rich.console import Console
 
     return Terminal(Console(highlight=False))
-
-
-def report(result: Result) -> dict[str, Any]:
-    """The whole for programs, with stable keys."""
-    verdicts = result.verdicts
-    return {
-        "ok": result.ok,
-        "seconds": round(result.seconds, 3),
-        "counts": {
-            "requests": len(verdicts),
-            "allowed": sum(verdict.seen == ALLOWED for verdict in verdicts),
-            "dropped": sum(verdict.seen == DROPPED for verdict in verdicts),
-            "differing": sum(not verdict.ok for verdict in verdicts),
-        },
-        "workloads": [
-            {
-                "name": endpoint.uid,
-                "endpoint": endpoint.id,
-                "identity": endpoint.identity,
-                "netns": endpoint.netns,
-                "addresses": [str(address) for address in endpoint.addresses],
-            }
-            for endpoint in result.endpoints.values()
-        ],
-        "resources": [{"file": file, "in_force": True, "waits_for": []} for file in result.active]
-        + [
-            {"file": file, "in_force": False, "waits_for": list(names)}
-            for file, names in result.waiting.items()
-        ],
-        "requests": [_request(verdict) for verdict in verdicts],
-    }
-
-
-def _request(verdict: Verdict) -> dict[str, Any]:
-    flow = verdict.flow
-    return {
-        "source": flow.source,
-        "destination": flow.destination,
-        "port": flow.port,
-        "family": f"IPv{flow.family}",
-        "expected": verdict.expected,
-        "seen": verdict.seen,
-        "ok": verdict.ok,
-        "reason": verdict.reason,
-        "rules": [
-            {
-                "direction": rule.direction,
-                "id": rule.id,
-                "policy": rule.policy,
-                "path": rule.path,
-                "effect": rule.effect,
-                "file": rule.file,
-                "line": rule.line,
-            }
-            for rule in verdict.decisions
-        ],
-        "decided_by": verdict.why,
-    }
-
-
-def next_steps(place: Place, result: Result, program: str) -> list[str]:
-    """What to look at while it runs: commands that can be copied.
-
-    :param program: how `axoneme` is called here.
-    """
-    axoneme = f"{program} --config {place.config_file}"
-    backend = result.endpoints["backend-service"]
-    curl = f"curl -m 2 http://{backend.ipv4}:8080/"
-    return [
-        "It goes on running. In another terminal, as root:",
-        "",
-        f"  {axoneme} status",
-        f"  {axoneme} endpoint list",
-        f"  {axoneme} policy get backend-service",
-        f"  {axoneme} monitor --type drop",
-        f"  ip netns exec {_netns(result, 'api-gateway')} {curl}    # answered",
-        f"  ip netns exec {_netns(result, 'frontend')} {curl}    # dropped: look at the monitor",
-        "",
-        f"Edit {place.resources / 'l4-lb-policy.yaml'} and try again. Ctrl-C removes everything.",
-    ]
-
-
-def _netns(result: Result, app: str) -> str:
-    return result.endpoints[app].netns.rpartition("/")[2]
-
-
-def program(argument: str) -> str:
-    """How to call this program from another terminal."""
-    found = shutil.which("axoneme")
-    return "axoneme" if found == argument or argument.endswith(".py") else shlex.quote(argument)

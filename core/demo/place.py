@@ -15,12 +15,13 @@ from attrs import field, frozen
 
 from axoneme.core import config as configuration
 from axoneme.core.config import Config
+from axoneme.core.demo.machine import UPLINK
 from axoneme.core.errors import AxonemeError, KernelError, LockedError, Where
 
 ROOT: Final = Path("/run")
 BPFFS: Final = Path("/sys/fs/bpf")
 
-#: Out of the way of what a private network usually has, and of the agent's default pools.
+#: Not the agent's default pools, so that nobody takes the one's workloads for the other's.
 POOLS: Final = {"ipv4": "10.201.0.0/24", "ipv6": "fd00:201::/64"}
 
 _NAME: Final = re.compile(r"demo(-[a-z0-9]{1,12})?")
@@ -33,11 +34,21 @@ agent:
   run_dir: {folder}/run
   bpffs: {bpffs}
   resources: {folder}/resources
+node:
+  name: {name}
 pools:
   ipv4: {ipv4}
   ipv6: {ipv6}
+datapath:
+  devices: [{uplink}]
+  cgroup: {cgroup}
 plugins:
-  enabled: [policy]
+  enabled: [policy, lb, hubble]
+  lb:
+    at_sockets: {at_sockets}
+  hubble:
+    ui:
+      listen: 127.0.0.1:{page}
 """
 
 
@@ -103,7 +114,7 @@ class Place:
                 raise LockedError(
                     "a demo runs already",
                     where=Where(str(self.folder)),
-                    hint="stop it with Ctrl-C; or start this one with --name demo-2 and --set pools.ipv4=10.202.0.0/24",
+                    hint="stop it with Ctrl-C, or give this one another name: --name demo-2",
                 ) from None
             except FileNotFoundError:
                 pass
@@ -118,20 +129,32 @@ class Place:
                 f"cannot make the folder: {error.strerror}", where=Where(str(self.folder))
             ) from error
 
-    def configure(self, sets: Sequence[str] = ()) -> Config:
+    def configure(self, sets: Sequence[str] = (), *, cgroup: Path | None = None, page: int = 12000) -> Config:
         """Writes the configuration file and reads it, with what the environment and `--set` say.
 
-        The folders are the demo's own, whatever they say: all that is in them goes with it.
+        Folders, devices and cgroup are the demo's own, whatever they say: all that is in the folders goes with it, and nothing
+        of the machine is to be touched.
+
+        :param cgroup: whose sockets are seen; None: none are, and services are for packets alone.
+        :param page: the port of Hubble's page.
         """
         self.resources.mkdir(exist_ok=True)
-        self._write(POOLS)
-        pools = configuration.load(self.config_file, sets=(*sets, *self._own())).settings.pools
+        own = (*self._own(), f"datapath.devices=[{UPLINK}]", f"datapath.cgroup={cgroup or 'null'}")
+        kept = {
+            "cgroup": str(cgroup or "null"),
+            "at_sockets": str(cgroup is not None).lower(),
+            "page": str(page),
+        }
+        self._write(kept | POOLS)
+        pools = configuration.load(self.config_file, sets=(*sets, *own)).settings.pools
         # Those that are in use are written down: whoever cleans up has to know them.
-        self._write({"ipv4": str(pools.ipv4 or "null"), "ipv6": str(pools.ipv6 or "null")})
-        return configuration.load(self.config_file, sets=(*sets, *self._own()))
+        self._write(kept | {"ipv4": str(pools.ipv4 or "null"), "ipv6": str(pools.ipv6 or "null")})
+        return configuration.load(self.config_file, sets=(*sets, *own))
 
-    def _write(self, pools: Mapping[str, str]) -> None:
-        written = _CONFIG.format(name=self.name, folder=self.folder, bpffs=self.bpffs, **pools)
+    def _write(self, values: Mapping[str, str]) -> None:
+        written = _CONFIG.format(
+            name=self.name, folder=self.folder, bpffs=self.bpffs, uplink=UPLINK, **values
+        )
         self.config_file.write_text(written)
 
     def _own(self) -> list[str]:

@@ -1,11 +1,13 @@
-"""The demo from start to end: an agent, workloads with servers, resources, and requests between everybody."""
+"""The demo from start to end: an agent, workloads with servers, resources, requests between everybody and through services,
+and what was seen of them.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -13,9 +15,13 @@ from attrs import frozen
 
 from axoneme.core.agent import Agent
 from axoneme.core.config import Config
-from axoneme.core.demo import article
-from axoneme.core.demo.article import APPS, NAMESPACE, Article, Flow
+from axoneme.core.demo import article, services
+from axoneme.core.demo.article import APPS, NAMESPACE, OUTSIDE, Article
+from axoneme.core.demo.machine import Machine
+from axoneme.core.demo.observed import Observed, observe
 from axoneme.core.demo.place import DemoError
+from axoneme.core.demo.plan import Plan
+from axoneme.core.demo.tallies import Tally, tally
 from axoneme.core.demo.traffic import Attempt, Servers, attempts
 from axoneme.core.demo.verdicts import Judge, Verdict, Witness
 from axoneme.core.events.naming import Namer
@@ -45,6 +51,8 @@ class Result:
 
     :param waiting: files that are not in force, with the plugins that they wait for.
     :param seconds: that the requests took, all together.
+    :param tallies: who answered for services; empty where no plugin balances.
+    :param observed: what Hubble saw; None where it does not run.
     """
 
     endpoints: Mapping[str, Endpoint]
@@ -52,10 +60,29 @@ class Result:
     waiting: Mapping[str, tuple[str, ...]]
     verdicts: tuple[Verdict, ...]
     seconds: float
+    tallies: tuple[Tally, ...] = ()
+    observed: Observed | None = None
 
     @property
     def ok(self) -> bool:
-        return all(verdict.ok for verdict in self.verdicts)
+        return not self.wrong
+
+    @property
+    def wrong(self) -> int:
+        """How much of it is not as expected."""
+        wrong = [each for each in self.verdicts if not each.ok]
+        miscounted = [each for each in self.tallies if not each.ok]
+        return (
+            len(wrong) + len(miscounted) + (self.observed is not None and not self._was_seen(self.observed))
+        )
+
+    def _was_seen(self, observed: Observed) -> bool:
+        """Whether Hubble has at least a flow for each request, with what became of it."""
+        seen = [verdict.seen for verdict in self.verdicts]
+        return all(
+            observed.verdicts.get(name, 0) >= seen.count(outcome)
+            for name, outcome in (("FORWARDED", article.ALLOWED), ("DROPPED", article.DROPPED))
+        )
 
 
 class Display(Protocol):
@@ -76,10 +103,13 @@ class Demo:
     :ivar result: what it showed, once all requests are through.
     """
 
-    def __init__(self, config: Config, display: Display, *, no_plugins: bool = False) -> None:
+    def __init__(
+        self, config: Config, display: Display, machine: Machine, *, no_plugins: bool = False
+    ) -> None:
         self.result: Result | None = None
         self._config = config
         self._display = display
+        self._machine = machine
         self._platform = _Telling(self._compiling)
         self._compiled: list[str] = []
         self._no_plugins = no_plugins
@@ -95,26 +125,38 @@ class Demo:
             self._started(agent)
             endpoints = await self._add_workloads(agent, servers)
             active, waiting = await self._apply_resources(agent, endpoints)
+            plan = Plan(
+                endpoints=endpoints,
+                machine=self._machine,
+                services=_rows(agent, "services") if "services.yaml" in active else (),
+            )
             begin = time.monotonic()
-            verdicts = await self._request(agent, endpoints, active)
+            verdicts, tallies = await self._request(agent, plan, active)
+            seconds = time.monotonic() - begin
             self.result = Result(
                 endpoints=endpoints,
                 active=active,
                 waiting=waiting,
                 verdicts=tuple(verdicts),
-                seconds=time.monotonic() - begin,
+                seconds=seconds,
+                tallies=tuple(tallies),
+                observed=await self._observe(agent),
             )
             self._display.result(self.result)
             if conclude(self.result):
                 await asyncio.Event().wait()
 
     def _compiling(self, point: str) -> None:
+        if not self._compiled:
+            self._display.step(
+                "compile", "programs that are not in the cache; the next start finds them there"
+            )
         self._compiled.append(point)
-        self._display.step("compile", f"{point} is not in the cache and is compiled")
+        self._display.step("compile", point)
 
     def _started(self, agent: Agent) -> None:
         plugins = _enabled(agent)
-        programs = "programs compiled" if self._compiled else "programs from the cache"
+        programs = f"{len(self._compiled)} programs compiled" if self._compiled else "programs from the cache"
         self._display.step(
             "agent",
             f"ready after {sum(agent.stages.values()):.1f} s, {programs}; plugins: {', '.join(plugins) or 'none'}",
@@ -123,14 +165,13 @@ class Demo:
     async def _add_workloads(self, agent: Agent, servers: Servers) -> dict[str, Endpoint]:
         endpoints = {}
         for app in APPS:
-            endpoint = await agent.workloads.add(
-                app.name, NAMESPACE, {"app": app.name}, created_by=CREATED_BY
-            )
-            await servers.serve(app, endpoint)
+            endpoint = await agent.workloads.add(app.name, NAMESPACE, app.labels, created_by=CREATED_BY)
+            await servers.serve(app, endpoint.netns)
             endpoints[app.name] = endpoint
             addresses = "  ".join(f"{address!s:<12}" for address in endpoint.addresses)
             ports = ", ".join(map(str, app.ports))
             self._display.step("workload", f"{app.name:<16} {addresses}  listens on {ports}")
+        await servers.serve(OUTSIDE, self._machine.outside)
         return endpoints
 
     async def _apply_resources(
@@ -146,6 +187,8 @@ class Demo:
             async with asyncio.timeout(PATIENCE):
                 await in_force(agent, [each.file for each in chosen])
                 await in_kernel(agent.datapath, endpoints.values())
+                if "lb" in enabled:
+                    await served(agent)
         except TimeoutError:
             raise DemoError(
                 f"the resources are not in force after {PATIENCE:g} s",
@@ -159,16 +202,17 @@ class Demo:
         return tuple(each.file for each in chosen), {file: names for file, names in waiting.items() if names}
 
     async def _request(
-        self, agent: Agent, endpoints: Mapping[str, Endpoint], active: Collection[str]
-    ) -> list[Verdict]:
-        """Sends all requests at once."""
+        self, agent: Agent, plan: Plan, active: Collection[str]
+    ) -> tuple[list[Verdict], list[Tally]]:
+        """Sends all requests between workloads at once, and then one series after the other through services."""
         from axoneme.core.datapath.abi import EventType
 
-        made = _bind(endpoints)
+        made = attempts(plan.flows(), self._machine)
+        counted = [(*each, attempts(plan.series(*each), self._machine)) for each in plan.calls()]
         build = agent.datapath.active
         assert build is not None, "the agent is started"
         namer = Namer(agent.state, {reason.number: reason for reason in build.blueprint.reasons})
-        witness = Witness(namer.name, made)
+        witness = Witness(namer.name, [*made, *(one for *_, some in counted for one in some)])
         judge = Judge(
             agent.state.table(RULES.name, Rule), witness, lambda flow: article.expected(flow, active)
         )
@@ -182,8 +226,21 @@ class Demo:
             async with asyncio.TaskGroup() as group:
                 listening = group.create_task(witness.follow(listener))
                 verdicts = await asyncio.gather(*(one(attempt) for attempt in made))
+                tallies = [
+                    await tally(call, way, family, some, witness, active)
+                    for call, way, family, some in counted
+                ]
                 listening.cancel()
-        return verdicts
+        return verdicts, tallies
+
+    async def _observe(self, agent: Agent) -> Observed | None:
+        if "hubble" not in _enabled(agent) or self._config.file is None:
+            return None
+        return await observe(self._config.file)
+
+
+def _rows(agent: Agent, table: str) -> Sequence[Any]:
+    return list(agent.state.table(table).all())
 
 
 def _enabled(agent: Agent) -> list[str]:
@@ -196,15 +253,6 @@ def _copy(resource: Article, folder: Path) -> None:
     half_done = folder / f".{resource.file}"
     half_done.write_text(resource.text())
     os.replace(half_done, folder / resource.file)
-
-
-def _bind(endpoints: Mapping[str, Endpoint]) -> list[Attempt]:
-    by_source: dict[str, list[tuple[Flow, Endpoint]]] = {}
-    for flow in article.flows():
-        by_source.setdefault(flow.source, []).append((flow, endpoints[flow.destination]))
-    return [
-        attempt for source, wanted in by_source.items() for attempt in attempts(endpoints[source], wanted)
-    ]
 
 
 async def in_force(agent: Agent, files: Collection[str]) -> None:
@@ -239,6 +287,18 @@ def _all_ruled(rows: Iterable[Resource], rules: Iterable[Rule], files: Collectio
         by_file[file] and all(row.key in ruled for row in by_file[file] if row.kind in _POLICIES)
         for file in files
     )
+
+
+async def served(agent: Agent) -> None:
+    """Returns when the kernel has all services, with everybody behind them."""
+    watches = (agent.state.table("services").watch(), agent.state.table("backends").watch())
+    try:
+        async for _ in watch_many(*watches):
+            if services.ready(_rows(agent, "services"), _rows(agent, "backends")):
+                return
+    finally:
+        for watch in watches:
+            watch.close()
 
 
 async def in_kernel(datapath: Datapath, endpoints: Iterable[Endpoint]) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import Final
 
 from attrs import frozen
 
 from axoneme.core import logs
 from axoneme.core.cli.output import Format, emit
-from axoneme.core.demo import display
+from axoneme.core.demo import advice, display, machine, report
 from axoneme.core.demo.interruption import Interrupted, Interruption
+from axoneme.core.demo.machine import Machine
+from axoneme.core.demo.page import Page
 from axoneme.core.demo.place import Place, check_privileges
 from axoneme.core.demo.running import Demo, Result
+from axoneme.core.net import namespaces
 
 OK: Final = 0
 DIFFERS: Final = 1
@@ -52,64 +56,69 @@ def show(place: Place, options: Options) -> int:
     """
     check_privileges()
     logs.setup("debug" if options.verbose else "warning")
-    before = _sysctls()
     with Interruption() as interruption, place.held():
         try:
-            return _shown(place, options, interruption)
+            for line in _left(place):
+                options.say(f"left by an earlier demo, now removed: {line}")
+            with machine.made(place.name) as made, _cleaned(place, options, interruption):
+                return _shown(place, options, interruption, made)
         except Interrupted:
             assert interruption.received is not None
             return SIGNALLED + interruption.received
-        finally:
-            if interruption.received is not None:
-                options.say("\ncleaning up")
-            place.clean()
-            for line in _changed(before):
-                options.say(line)
 
 
-def _shown(place: Place, options: Options, interruption: Interruption) -> int:
-    for line in place.clean():
-        options.say(f"left by an earlier demo, now removed: {line}")
-    screen = display.for_people() if options.for_people else _silent()
-    demo = Demo(place.configure(options.sets), screen, no_plugins=options.no_plugins)
+def _left(place: Place) -> list[str]:
+    """Removes what an earlier demo left that was killed: from its node, where its devices are, if that is still there."""
+    node, _ = machine.names(place.name)
+    with contextlib.ExitStack() as steps:
+        steps.callback(machine.remove, place.name)
+        if node in namespaces.names():
+            steps.enter_context(namespaces.inside(node))
+        return place.clean()
 
-    def conclude(result: Result) -> bool:
-        _conclude(place, options, result)
-        return options.keep
 
+@contextlib.contextmanager
+def _cleaned(place: Place, options: Options, interruption: Interruption) -> Iterator[None]:
     try:
-        interruption.run(demo.run(conclude))
-    except Interrupted:
-        # Whoever keeps it ends it in no other way.
-        if not options.keep or demo.result is None:
-            raise
+        yield
     finally:
-        screen.close()
+        if interruption.received is not None:
+            options.say("\ncleaning up")
+        place.clean()
+
+
+def _shown(place: Place, options: Options, interruption: Interruption, made: Machine) -> int:
+    screen = display.for_people() if options.for_people else _silent()
+    with Page(made.home) as page:
+        config = place.configure(options.sets, cgroup=made.cgroup, page=page.port)
+        demo = Demo(config, screen, made, no_plugins=options.no_plugins)
+
+        async def run() -> None:
+            async with page.open():
+                await demo.run(conclude)
+
+        def conclude(result: Result) -> bool:
+            _conclude(place, options, result)
+            return options.keep
+
+        try:
+            interruption.run(run())
+        except Interrupted:
+            # Whoever keeps it ends it in no other way.
+            if not options.keep or demo.result is None:
+                raise
+        finally:
+            screen.close()
     return OK if demo.result is not None and demo.result.ok else DIFFERS
 
 
 def _conclude(place: Place, options: Options, result: Result) -> None:
     if not options.for_people:
-        emit(display.report(result), options.output)
+        emit(report.report(result), options.output)
         sys.stdout.flush()
     if options.keep:
-        for line in ("", *display.next_steps(place, result, display.program(sys.argv[0]))):
+        for line in ("", *advice.next_steps(place, result, advice.program(sys.argv[0]))):
             options.say(line)
-
-
-def _sysctls() -> dict[str, str | None]:
-    from axoneme.core.net import host, sysctl
-
-    return {name: sysctl.read(name) for name in host.SYSCTLS}
-
-
-def _changed(before: Mapping[str, str | None]) -> list[str]:
-    """What is left as the agent set it, since others may rely on it by now."""
-    return [
-        f"left as it is now: {name.replace('/', '.')} = {value} (it was {before[name]})"
-        for name, value in _sysctls().items()
-        if value != before[name]
-    ]
 
 
 def _silent() -> display.Lines:

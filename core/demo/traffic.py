@@ -1,4 +1,4 @@
-"""Servers in the workloads' network namespaces, and requests between them.
+"""Servers in network namespaces, and requests between them.
 
 Sockets belong to the namespace in which they were made: they are made there, in a thread that visits it, and used in the
 event loop like any other.
@@ -9,27 +9,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import re
 import socket
 from collections.abc import Iterable
+from ipaddress import ip_address
 from types import TracebackType
 from typing import Final, Self
 
 from attrs import frozen
 
-from axoneme.core.demo.article import App, Flow
+from axoneme.core.demo.article import App, Flow, Way
+from axoneme.core.demo.machine import Machine
 from axoneme.core.net.namespaces import opened
-from axoneme.core.workloads.endpoints import Address, Endpoint
+from axoneme.core.workloads.endpoints import Address
 
 #: A request is small, and so is what a stranger may send before it is told to go.
 _LONGEST: Final = 4096
 _PATIENCE: Final = 5.0
 _BACKLOG: Final = 128
+_TOLD: Final = re.compile(r"(?P<app>[a-z0-9-]+) answers (?P<client>[0-9a-f.:]+) on port (?P<port>[0-9]+)")
 
 
 class Answer(enum.StrEnum):
-    """What a client got."""
+    """What a client got where nobody told it who answers."""
 
-    RIGHT = "right"
     WRONG = "wrong answer"
     REFUSED = "refused"
     NONE = "no answer"
@@ -37,26 +40,42 @@ class Answer(enum.StrEnum):
 
 @frozen
 class Attempt:
-    """A client's socket, bound and not connected yet. The key tells its packets from all others."""
+    """A client's socket, bound and not connected yet. The key tells its packets from all others.
+
+    :param sees: the address that whoever answers has to see.
+    """
 
     flow: Flow
     socket: socket.socket
     target: tuple[str, int]
+    sees: str = ""
 
     @property
-    def key(self) -> tuple[str, int, str, int]:
-        """Source address and port, destination address and port."""
+    def key(self) -> tuple[str, int]:
+        """Source address and port."""
         address, port = self.socket.getsockname()[:2]
-        return address, port, *self.target
+        return address, port
 
 
-def greeting(app: str, port: int) -> str:
-    """What a server says."""
-    return f"{app} answers on port {port}"
+@frozen
+class Told:
+    """What an answer tells: who answers, and from whom the question came, as the server saw it."""
+
+    app: str
+    port: int
+    client: str
+
+    def __str__(self) -> str:
+        return f"{self.app} answers {self.client} on port {self.port}"
+
+    @classmethod
+    def read(cls, text: str) -> Told | None:
+        found = _TOLD.fullmatch(text)
+        return cls(found["app"], int(found["port"]), found["client"]) if found else None
 
 
 class Servers:
-    """The workloads' servers: HTTP on each of an app's ports, for IPv4 and IPv6. Closed with the block."""
+    """Servers in namespaces: HTTP on each of an app's ports, for IPv4 and IPv6. Closed with the block."""
 
     def __init__(self) -> None:
         self._stack = contextlib.AsyncExitStack()
@@ -69,11 +88,11 @@ class Servers:
     ) -> None:
         await self._stack.aclose()
 
-    async def serve(self, app: App, endpoint: Endpoint) -> None:
-        with opened(endpoint.netns) as namespace:
+    async def serve(self, app: App, netns: str) -> None:
+        with opened(netns) as namespace:
             listening = namespace.visit(lambda: [_listen(port) for port in app.ports])
-        for made, port in zip(listening, app.ports, strict=True):
-            server = await asyncio.start_server(_Server(greeting(app.name, port)).answer, sock=made)
+        for made in listening:
+            server = await asyncio.start_server(_Server(app.name).answer, sock=made)
             self._stack.callback(server.close)
 
 
@@ -85,14 +104,14 @@ def _listen(port: int) -> socket.socket:
 
 @frozen
 class _Server:
-    text: str
+    app: str
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answers one request, whatever it asks for. Who does not ask like HTTP gets no answer."""
         try:
             async with asyncio.timeout(_PATIENCE):
                 await reader.readuntil(b"\r\n\r\n")
-                body = f"{self.text}\n".encode()
+                body = f"{self._told(writer)}\n".encode()
                 head = f"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
                 writer.write(head.encode() + body)
                 await writer.drain()
@@ -103,30 +122,58 @@ class _Server:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
-
-def attempts(source: Endpoint, wanted: Iterable[tuple[Flow, Endpoint]]) -> list[Attempt]:
-    """The sockets for the requests of one workload: each flow with the endpoint that it goes to."""
-
-    def bind() -> list[Attempt]:
-        return [_attempt(flow, source, destination) for flow, destination in wanted]
-
-    with opened(source.netns) as namespace:
-        return namespace.visit(bind)
+    def _told(self, writer: asyncio.StreamWriter) -> Told:
+        client = ip_address(writer.get_extra_info("peername")[0])
+        port = writer.get_extra_info("sockname")[1]
+        return Told(self.app, port, str(getattr(client, "ipv4_mapped", None) or client))
 
 
-def _attempt(flow: Flow, source: Endpoint, destination: Endpoint) -> Attempt:
-    kind = socket.AF_INET6 if flow.family == 6 else socket.AF_INET
+@frozen
+class Wanted:
+    """A request to be made: from where, to which address and port, and as whom."""
+
+    flow: Flow
+    netns: str
+    source: Address
+    target: Address
+    sees: Address
+
+
+def attempts(wanted: Iterable[Wanted], machine: Machine) -> list[Attempt]:
+    """The sockets for requests, each made in its client's namespace: those that go by the socket in the demo's cgroup."""
+    groups: dict[tuple[bool, str], list[Wanted]] = {}
+    for one in wanted:
+        groups.setdefault((one.flow.way is Way.SOCKET, one.netns), []).append(one)
+    here = [
+        attempt
+        for (at_socket, netns), some in groups.items()
+        if not at_socket
+        for attempt in _bind(netns, some)
+    ]
+    with machine.in_cgroup():
+        seen = [
+            attempt
+            for (at_socket, netns), some in groups.items()
+            if at_socket
+            for attempt in _bind(netns, some)
+        ]
+    return here + seen
+
+
+def _bind(netns: str, wanted: Iterable[Wanted]) -> list[Attempt]:
+    with opened(netns) as namespace:
+        return namespace.visit(lambda: [_attempt(one) for one in wanted])
+
+
+def _attempt(wanted: Wanted) -> Attempt:
+    kind = socket.AF_INET6 if wanted.flow.family == 6 else socket.AF_INET
     made = socket.socket(kind, socket.SOCK_STREAM)
     made.setblocking(False)
-    made.bind((str(_address(source, flow.family)), 0))
-    return Attempt(flow, made, (str(_address(destination, flow.family)), flow.port))
+    made.bind((str(wanted.source), 0))
+    return Attempt(wanted.flow, made, (str(wanted.target), wanted.flow.port), str(wanted.sees))
 
 
-def _address(endpoint: Endpoint, family: int) -> Address:
-    return next(address for address in endpoint.addresses if address.version == family)
-
-
-async def request(attempt: Attempt) -> Answer:
+async def request(attempt: Attempt) -> Answer | Told:
     """Connects, asks, and waits for the answer: for ever, if there is none. Closes the socket."""
     with attempt.socket:
         try:
@@ -141,16 +188,10 @@ async def request(attempt: Attempt) -> Answer:
             return Answer.REFUSED
         finally:
             writer.close()
-    return _judged(answer, attempt.flow)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    told = Told.read(body.decode(errors="replace").strip()) if head.startswith(b"HTTP/1.1 200 ") else None
+    return told or Answer.WRONG
 
 
 def _question(flow: Flow) -> bytes:
     return f"GET / HTTP/1.1\r\nHost: {flow.destination}:{flow.port}\r\nConnection: close\r\n\r\n".encode()
-
-
-def _judged(answer: bytes, flow: Flow) -> Answer:
-    """An answer counts when it is that of the server that was asked."""
-    head, _, body = answer.partition(b"\r\n\r\n")
-    told = body.decode(errors="replace").strip()
-    right = head.startswith(b"HTTP/1.1 200 ") and told == greeting(flow.destination, flow.port)
-    return Answer.RIGHT if right else Answer.WRONG

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 from attrs import field, frozen, mutable
 
-from axoneme.core.demo.article import ALLOWED, DROPPED, Flow
-from axoneme.core.demo.traffic import Answer, Attempt, request
+from axoneme.core.demo.article import ALLOWED, DROPPED, Flow, Way
+from axoneme.core.demo.traffic import Answer, Attempt, Told, request
 from axoneme.core.events.rules import Rule
 from axoneme.core.state.table import Table
 
@@ -24,8 +24,8 @@ SILENCE: Final = 1.0
 #: Seconds after which a connection that nothing was heard of, neither answer nor drop, is given up.
 PATIENCE: Final = 5.0
 
-#: Source address and port, destination address and port.
-Key: TypeAlias = tuple[str, int, str, int]
+#: A client's address and port. Whom it talks to may be exchanged underway.
+Key: TypeAlias = tuple[str, int]
 
 #: Effects of rules that let a packet pass because nobody was asked.
 _UNDECIDED: Final = frozenset({"no-policy", "default-allow"})
@@ -124,13 +124,12 @@ class Witness:
         """Without end."""
         async for batch in listener.batches():
             for event in batch:
-                self.note(self._name(event))
+                self.note(self._name(event) | {"service": int(event["service"])})
 
     def note(self, event: Mapping[str, Any]) -> None:
         """Remembers an event if it is about one of the connections; one of the other direction is not."""
-        source, destination = event["source"], event["destination"]
-        key = (source["address"], source.get("port", 0), destination["address"], destination.get("port", 0))
-        if (report := self._reports.get(key)) is not None:
+        source = event["source"]
+        if (report := self._reports.get((source["address"], source.get("port", 0)))) is not None:
             report.note(event)
 
 
@@ -147,15 +146,15 @@ class Judge:
 
     async def judge(self, attempt: Attempt) -> Verdict:
         """Sends the request and waits for what becomes of it."""
-        report = self._witness.report(attempt)
-        answer = await _answer(attempt, report)
-        if answer is Answer.RIGHT:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(report.beginning.wait(), PATIENCE)
-            return self._verdict(attempt.flow, ALLOWED, report.began)
+        flow = attempt.flow
+        answer, report = await ask(attempt, self._witness)
+        if answer == Told(flow.destination, flow.port, attempt.sees):
+            other = elsewhere(flow.way, report)
+            return self._verdict(flow, other or ALLOWED, report.began)
         if answer is Answer.NONE and report.dropped is not None:
-            return self._verdict(attempt.flow, DROPPED, report.dropped)
-        return self._verdict(attempt.flow, answer.value, report.dropped or report.began)
+            return self._verdict(flow, DROPPED, report.dropped)
+        seen = str(answer) if isinstance(answer, Told) else answer.value
+        return self._verdict(flow, seen, report.dropped or report.began)
 
     def _verdict(self, flow: Flow, seen: str, event: Mapping[str, Any] | None) -> Verdict:
         return Verdict(
@@ -167,17 +166,31 @@ class Judge:
         )
 
 
-async def _answer(attempt: Attempt, report: Report) -> Answer:
-    """The answer, if one comes: within `PATIENCE`, or within `SILENCE` after the kernel reported a drop."""
-    loop = asyncio.get_running_loop()
+async def ask(attempt: Attempt, witness: Witness) -> tuple[Answer | Told, Report]:
+    """The answer, if one comes: within `PATIENCE`, or within `SILENCE` after the kernel reported a drop. And its report, where
+    there was an answer with the beginning of the connection in it."""
+    loop, report = asyncio.get_running_loop(), witness.report(attempt)
     try:
         async with asyncio.timeout(PATIENCE) as limit:
             report.on_drop = lambda: limit.reschedule(loop.time() + SILENCE)
-            return await request(attempt)
+            answer = await request(attempt)
     except TimeoutError:
-        return Answer.NONE
+        answer = Answer.NONE
     finally:
         report.on_drop = _nothing
+    if isinstance(answer, Told):
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(report.beginning.wait(), PATIENCE)
+    return answer, report
+
+
+def elsewhere(way: Way, report: Report) -> str:
+    """Where a service's address was exchanged, if not where it should have been: the packets of what was exchanged at the
+    socket know no service."""
+    if way is Way.DIRECT or report.began is None:
+        return ""
+    found = Way.PACKET if report.began.get("service") else Way.SOCKET
+    return "" if found is way else f"at the {found}"
 
 
 def decisions(event: Mapping[str, Any], row: Callable[[int], Rule | None]) -> tuple[Decision, ...]:

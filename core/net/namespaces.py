@@ -114,6 +114,19 @@ def stay_in(netns: str) -> None:
         _check(_libc.setns(namespace.descriptor, _CLONE_NEWNET), namespace.path)
 
 
+@contextlib.contextmanager
+def inside(netns: str) -> Iterator[Namespace]:
+    """The calling thread is in a namespace meanwhile, and so are the threads and processes that it makes. Gives the one that
+    it was in before, for visits.
+    """
+    with opened("/proc/thread-self/ns/net") as before:
+        stay_in(netns)
+        try:
+            yield before
+        finally:
+            _check(_libc.setns(before.descriptor, _CLONE_NEWNET), before.path)
+
+
 def host_identity() -> tuple[int, int]:
     """The identity of the namespace that the calling thread is in."""
     status = os.stat("/proc/thread-self/ns/net")

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from axoneme.core.scope import CloseError, Scope
+from axoneme.core.scope import CloseError, Scope, to_the_end
 
 
 async def test_closes_backwards_and_keeps_all_errors(caplog: pytest.LogCaptureFixture) -> None:
@@ -76,3 +76,31 @@ async def test_a_task_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> 
     await asyncio.wait([task])
     assert "task failed" in caplog.messages
     await scope.close()
+
+
+async def test_who_is_cancelled_meanwhile_is_so_once_the_work_is_through() -> None:
+    done: list[str] = []
+
+    async def work() -> None:
+        await asyncio.sleep(0.01)
+        done.append("closed")
+
+    task = asyncio.create_task(to_the_end(work()))
+    for _ in range(2):
+        await asyncio.sleep(0)
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert done == ["closed"]
+
+
+async def test_what_the_work_raises_or_returns_is_passed_on() -> None:
+    async def fail() -> None:
+        raise ValueError("no")
+
+    async def answer() -> int:
+        return 7
+
+    with pytest.raises(ValueError, match="no"):
+        await to_the_end(fail())
+    assert await to_the_end(answer()) == 7

@@ -19,13 +19,15 @@ from axoneme.core.cli.session import Session
 @output_option
 @click.pass_obj
 def command(session: Session, keep: bool, name: str, output: str) -> int:
-    """Enforce a service mesh's policy between real workloads, and show it.
+    """Run a service mesh between real workloads, and show it.
 
-    Starts an agent of its own, makes eight workloads in network namespaces, applies the policies of an article about
-    service meshes, and sends requests between all of them. The exit code is 0 when the kernel lets pass and drops exactly
-    what the article says. Everything that was made is removed in the end, also by Ctrl-C.
+    Starts an agent of its own, makes ten workloads in network namespaces and a host outside, applies the policies of an
+    article about service meshes and services of ours, and sends requests between all of them, directly and through services.
+    The exit code is 0 when the kernel lets pass and drops exactly what the article says, each service is answered by whom it
+    should be, and Hubble saw it. Everything that was made is removed in the end, also by Ctrl-C.
 
-    It needs root. The machine's configuration file is not used; the environment and --set are.
+    It needs root, and keeps to network namespaces of its own: the machine's devices and settings are not touched. Nor is the
+    machine's configuration file used; the environment and --set are.
     """
     from axoneme.core.demo.place import Place
     from axoneme.core.demo.show import Options, show

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from axoneme.core.datapath.placement import cgroup_root
 from axoneme.core.demo.place import BPFFS, ROOT
 from axoneme.core.net import namespaces as netns
 from axoneme.core.net import sysctl
@@ -57,20 +58,22 @@ class Machine:
         )
 
     def start(self, *options: str) -> Running:
-        return Running(self.command(*options), self.environment)
+        return Running(netns.locate(self.netns), self.command(*options), self.environment)
 
     def left(self) -> list[str]:
         """Everything of the demo that is still there."""
         links = within(self.netns, lambda: os.listdir("/proc/sys/net/ipv4/conf"))
         found = [name for name in links if name.startswith("axo")]
         found += [name for name in netns.names() if name.startswith(f"axo-{self.name}-")]
-        return found + [str(path) for path in (self.folder, self.bpffs) if path.exists()]
+        cgroup = cgroup_root() / f"axoneme-{self.name}"
+        return found + [str(path) for path in (self.folder, self.bpffs, cgroup) if path.exists()]
 
 
 class Running:
     """A demo in the background."""
 
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+    def __init__(self, netns: str, command: list[str], environment: dict[str, str]) -> None:
+        self.netns = netns
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
         )
@@ -96,11 +99,22 @@ class Running:
         self.said += out.decode()
         return self.process.returncode
 
-    def curl(self, app: str) -> subprocess.CompletedProcess[str]:
-        """Executes the command that it proposes for this workload."""
-        [line] = [line for line in self.said.splitlines() if f"-{app} curl" in line]
+    def curl(self, app: str, to: str) -> subprocess.CompletedProcess[str]:
+        """Executes the command that it proposes for this workload and server."""
+        line = next(line for line in self.said.splitlines() if f"-{app} curl" in line and to in line)
         command = line.partition("#")[0].split()
         return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+    def page(self) -> str:
+        """What a browser of the machine gets for the address that `axoneme ui` prints."""
+        [line] = [line for line in self.said.splitlines() if " ui " in line]
+        command = [sys.executable, "-m", "axoneme.core.cli", *line.partition("#")[0].split()[1:]]
+        address = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
+        browser = [shutil.which("curl") or "curl", "-sS", "-m", "5", address.strip()]
+        enter = [shutil.which("nsenter") or "nsenter", f"--net={self.netns}"]
+        return subprocess.run(
+            [*enter, *browser], capture_output=True, text=True, timeout=PATIENCE, check=True
+        ).stdout
 
 
 @pytest.fixture
@@ -117,9 +131,11 @@ def test_the_kernel_does_what_the_article_says(machine: Machine) -> None:
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["ok"]
-    assert report["counts"] == {"requests": 126, "allowed": 92, "dropped": 34, "differing": 0}
+    assert report["counts"] == {"requests": 362, "allowed": 242, "dropped": 120, "differing": 0}
     by_flow = {
-        (row["source"], row["destination"], row["port"], row["family"]): row for row in report["requests"]
+        (row["source"], row["destination"], row["port"], row["family"]): row
+        for row in report["requests"]
+        if row["way"] in ("direct", "packet")
     }
     allowed = by_flow["api-gateway", "backend-service", 9090, "IPv6"]
     assert [rule["path"] for rule in allowed["rules"]] == ["spec.ingress[0]"]
@@ -130,6 +146,15 @@ def test_the_kernel_does_what_the_article_says(machine: Machine) -> None:
     assert {row["file"]: row["waits_for"] for row in report["resources"]}["l7-rate-limiting.yaml"] == [
         "envoy"
     ]
+    assert {(row["source"], row["way"]): row["seen"] for row in report["services"]} == {
+        ("frontend", "socket"): {"api-service-v1": 18, "api-service-v2": 2},
+        ("frontend", "packet"): {"api-service-v1": 18, "api-service-v2": 2},
+        ("outside", "packet"): {"frontend": 5},
+        ("payment-service", "direct"): {"outside": 5},
+    }
+    assert {row["family"] for row in report["services"]} == {"IPv4", "IPv6"}
+    assert report["flows"]["FORWARDED"] >= 242
+    assert report["flows"]["DROPPED"] >= 120
     assert machine.left() == []
 
 
@@ -138,13 +163,13 @@ def test_a_difference_is_an_exit_code_and_is_repeated(machine: Machine) -> None:
     done = machine.run(before=WRONG)
     assert done.returncode == 1, done.stderr
     repeated = done.stdout.partition("These differ:")[2]
-    assert re.search(r"frontend +cache +6379 +4 6 +dropped +allowed +no policy", repeated)
-    assert "left as it is now: net.ipv4.ip_forward = 1 (it was 0)" in done.stdout
+    assert re.search(r"frontend +cache +6379 +4 6 +direct +dropped +allowed +no policy", repeated)
+    assert within(machine.netns, lambda: sysctl.read("net/ipv4/ip_forward")) == "0", "the machine is touched"
     assert machine.left() == []
 
 
 @pytest.mark.parametrize(
-    "moment", ["is starting", "ready after", "listens on 5432", "in force", "DECIDED BY"]
+    "moment", ["is starting", "ready after", "listens on 5432", "in force", "ANSWERED BY"]
 )
 def test_interrupted_at_any_moment_it_leaves_nothing(machine: Machine, moment: str) -> None:
     demo = machine.start()
@@ -157,8 +182,13 @@ def test_interrupted_at_any_moment_it_leaves_nothing(machine: Machine, moment: s
 def test_kept_it_goes_on_until_it_is_told_to_end(machine: Machine) -> None:
     demo = machine.start("--keep")
     demo.until("Ctrl-C removes everything")
-    assert demo.curl("api-gateway").stdout == "backend-service answers on port 8080\n"
-    assert demo.curl("frontend").returncode == 28
+    assert re.match(
+        r"backend-service answers 10.201.0.\d+ on port 8080", demo.curl("api-gateway", ":8080/").stdout
+    )
+    assert demo.curl("frontend", ":8080/").returncode == 28
+    assert demo.curl("frontend", "10.96.0.10/").stdout.startswith("api-service-v")
+    assert demo.curl("outside", ":30080/").stdout == "frontend answers 192.0.2.2 on port 8080\n"
+    assert "<title>" in demo.page()
     second = machine.run()
     assert second.returncode == 1
     assert "a demo runs already" in second.stderr
@@ -189,6 +219,6 @@ def test_it_takes_overrides(machine: Machine) -> None:
 def test_a_cold_cache_is_told(machine: Machine, tmp_path: Path) -> None:
     machine.environment["AXONEME_AGENT__CACHE_DIR"] = str(tmp_path / "cache")
     demo = machine.start()
-    demo.until("from_workload is not in the cache and is compiled")
+    demo.until("compile +from_workload")
     assert demo.end(signal.SIGINT) == 128 + signal.SIGINT
     assert machine.left() == []

@@ -1,80 +1,27 @@
-"""What people and programs get to see."""
+"""What people get to see."""
 
 from __future__ import annotations
 
 import io
-import json
-from ipaddress import IPv4Address, IPv6Address
 
 import pytest
+from attrs import evolve
+from demo_results import WRONG, result
 from rich.console import Console
 
 from axoneme.core.demo import display
-from axoneme.core.demo.article import APPS, Flow, expected, flows
-from axoneme.core.demo.display import Lines, Pairs, Terminal, differing, next_steps, report, rows, summary
-from axoneme.core.demo.place import Place
+from axoneme.core.demo.article import Way
+from axoneme.core.demo.display import Lines, Terminal, differing, summary
+from axoneme.core.demo.observed import Observed
 from axoneme.core.demo.running import Result
-from axoneme.core.demo.verdicts import Decision, Verdict
-from axoneme.core.workloads.endpoints import Endpoint, EndpointState
-
-ACTIVE = ("l4-lb-policy.yaml",)
-DENY = Decision(
-    direction="ingress", id=7, policy="production/backend", path="default-deny", effect="default-deny"
-)
-
-
-def endpoint(number: int, name: str) -> Endpoint:
-    return Endpoint(
-        id=number, name=name, namespace="production", ifindex=number, ifname=f"axo{number}", mac="", node_mac="",
-        ipv4=IPv4Address(f"10.201.0.{number}"), ipv6=IPv6Address(f"fd00:201::{number}"), identity=255 + number,
-        labels=(), netns=f"/run/netns/axo-demo-production-{name}", state=EndpointState.READY,
-    )  # fmt: skip
-
-
-def verdict(flow: Flow, seen: str | None = None) -> Verdict:
-    wanted = expected(flow, ACTIVE)
-    dropped = wanted == "dropped"
-    return Verdict(
-        flow=flow,
-        expected=wanted,
-        seen=seen or wanted,
-        reason="Policy denied" if dropped else "",
-        decisions=(DENY,) if dropped else (),
-    )
-
-
-def result(*wrong: Flow) -> Result:
-    return Result(
-        endpoints={app.name: endpoint(number, app.name) for number, app in enumerate(APPS, 1)},
-        active=ACTIVE,
-        waiting={"l7-traffic-split.yaml": ("envoy",)},
-        verdicts=tuple(verdict(flow, "no answer" if flow in wrong else None) for flow in flows()),
-        seconds=1.25,
-    )
-
-
-WRONG = Flow("frontend", "cache", 6379, 6)
-
-
-def test_both_families_are_one_row_where_they_agree() -> None:
-    made = rows(result().verdicts)
-    assert len(made) == len(result().verdicts) / 2
-    assert made[0].cells()[3] == "4 6"
-
-
-def test_and_two_rows_where_they_do_not() -> None:
-    pairs = Pairs()
-    four, six = Flow("a", "b", 1, 4), Flow("a", "b", 1, 6)
-    assert pairs.add(verdict(six, "dropped")) == ()
-    first, second = pairs.add(verdict(four))
-    assert (first.cells()[3], second.cells()[3]) == ("4", "6")
-    assert first.ok
-    assert not second.ok
+from axoneme.core.demo.services import CALLS
+from axoneme.core.demo.tallies import Tally
 
 
 def test_the_summary_counts_and_judges() -> None:
-    assert summary(result()) == "126 requests in 1.2 s: 92 allowed, 34 dropped; all as the article says"
-    assert summary(result(WRONG)).endswith("91 allowed, 34 dropped, 1 neither; 1 NOT as the article says")
+    assert summary(result()) == "198 requests in 1.2 s: 152 allowed, 46 dropped; all as the article says"
+    assert summary(result(WRONG)).endswith("151 allowed, 46 dropped, 1 neither; 1 NOT as the article says")
+    assert summary(counted()).startswith("198 requests and 20 that were counted in 1.2 s")
 
 
 def test_lines_end_with_the_rows_that_differ() -> None:
@@ -83,14 +30,15 @@ def test_lines_end_with_the_rows_that_differ() -> None:
     lines.step("agent", "is starting")
     for each in result(WRONG).verdicts:
         lines.verdict(each)
+    assert len(said) == 1
     lines.result(result(WRONG))
     text = "\n".join(said)
     assert text.startswith("agent     is starting")
     assert text.count("<- differs") == 1
     assert text.index("These differ:") < text.rindex(
-        "frontend         cache            6379  6    allowed   no answer"
+        "frontend         cache            6379       6    direct   allowed   no answer"
     )
-    assert "production/backend ingress default-deny" in text
+    assert "  backend ingress default-deny" in text
 
 
 def test_nothing_differs_nothing_is_repeated() -> None:
@@ -113,36 +61,56 @@ def test_a_terminal_gets_the_whole_table_in_the_end_with_what_was_decided_last()
         terminal.verdict(each)
     terminal.result(result())
     last = stream.getvalue()[stream.getvalue().rindex("DECIDED BY") :].splitlines()
-    decided = ["no policy" not in line for line in last[1:64]]
+    decided = ["no policy" not in line for line in last[1:25]]
     assert decided == sorted(decided)
-    assert sum(decided) == 17
-    assert "126 requests" in last[-1]
+    assert sum(decided) == 14
+    assert "198 requests" in last[-1]
 
 
-def test_the_report_has_everything_for_programs() -> None:
-    made = json.loads(json.dumps(report(result(WRONG))))
-    assert not made["ok"]
-    assert made["counts"] == {"requests": 126, "allowed": 91, "dropped": 34, "differing": 1}
-    assert made["resources"][1] == {
-        "file": "l7-traffic-split.yaml",
-        "in_force": False,
-        "waits_for": ["envoy"],
-    }
-    [wrong] = [row for row in made["requests"] if not row["ok"]]
-    assert (wrong["source"], wrong["family"], wrong["seen"]) == ("frontend", "IPv6", "no answer")
-    [dropped, *_] = [row for row in made["requests"] if row["seen"] == "dropped"]
-    assert dropped["rules"][0]["effect"] == "default-deny"
-    assert dropped["reason"] == "Policy denied"
+def counted(first: int = 18) -> Result:
+    """With one count of a service's answers, and with what Hubble saw."""
+    call = CALLS[0]
+    made = Tally(
+        call=call,
+        way=Way.PACKET,
+        family=4,
+        expected=call.answers,
+        seen={"api-service-v1": first, "api-service-v2": 20 - first},
+    )
+    seen = Observed(
+        verdicts={"ALLOWED": 9, "DENIED": 46, "DROPPED": 46, "FORWARDED": 500}, samples=("a line",)
+    )
+    return evolve(result(), tallies=(made,), observed=seen)
 
 
-def test_the_next_steps_are_commands_that_can_be_copied() -> None:
-    text = "\n".join(next_steps(Place(), result(), "sudo axoneme"))
-    assert "sudo axoneme --config /run/axoneme-demo/config.yaml monitor --type drop" in text
-    assert "ip netns exec axo-demo-production-frontend curl -m 2 http://10.201.0.4:8080/" in text
+def shown(result: Result, *, terminal: bool) -> str:
+    if terminal:
+        stream = io.StringIO()
+        Terminal(Console(file=stream, width=240, highlight=False)).result(result)
+        return stream.getvalue()
+    said: list[str] = []
+    Lines(said.append).result(result)
+    return "\n".join(said)
 
 
-def test_the_program_is_called_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(display.shutil, "which", lambda name: "/usr/bin/axoneme")
-    assert display.program("/usr/bin/axoneme") == "axoneme"
-    assert display.program("/my venv/bin/axoneme") == "'/my venv/bin/axoneme'"
-    assert display.program("/x/__main__.py") == "axoneme"
+@pytest.mark.parametrize("terminal", [False, True])
+def test_who_answered_for_services_and_what_hubble_saw(terminal: bool) -> None:
+    text = shown(counted(), terminal=terminal)
+    assert "api-service-v1 18 times, api-service-v2 2 times" in text
+    assert "Hubble saw 601 flows: 46 dropped, 500 forwarded" in text
+    assert "policies said: 9 allowed, 46 denied\na line" in text
+    assert "These differ" not in text
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_share_that_is_not_the_expected_one_differs(terminal: bool) -> None:
+    assert counted(17).wrong == 1
+    repeated = shown(counted(17), terminal=terminal).partition("These differ:")[2]
+    assert "api-service-v1 17 times" in repeated
+    assert "expected api-service-v1 18 times, api-service-v2 2 times" in repeated
+
+
+def test_hubble_has_to_see_every_drop() -> None:
+    blind = evolve(counted(), observed=Observed(verdicts={}, problem="error: the agent is not running"))
+    assert blind.wrong == 1
+    assert "Hubble saw nothing: error: the agent is not running" in shown(blind, terminal=False)

@@ -65,7 +65,9 @@ def test_the_configuration_says_what_the_demo_is(place: Place) -> None:
         place.clean()
     assert settings.agent.name == "demo"
     assert settings.agent.state_dir == place.folder / "state"
-    assert settings.plugins.enabled == ("policy",)
+    assert settings.plugins.enabled == ("policy", "lb", "hubble")
+    assert settings.plugins.sections["lb"] == {"at_sockets": False}
+    assert settings.datapath.devices == ("uplink",)
     assert str(settings.pools.ipv4) == "10.201.0.0/24"
 
 
@@ -81,6 +83,20 @@ def test_overrides_hold_but_never_for_the_folders(place: Place, monkeypatch: pyt
     assert config.settings.datapath.strategy == "tailcalls"
     assert config.settings.agent.state_dir == place.folder / "state"
     assert config.settings.agent.bpffs == place.bpffs
+
+
+def test_what_the_machine_has_is_not_touched_whatever_is_asked_for(place: Place) -> None:
+    with place.held():
+        config = place.configure(
+            ["datapath.devices=[eth0]", "datapath.cgroup=/sys/fs/cgroup"],
+            cgroup=Path("/cgroup/demo"),
+            page=4711,
+        )
+        place.clean()
+    assert config.settings.datapath.devices == ("uplink",)
+    assert config.settings.datapath.cgroup == Path("/cgroup/demo")
+    assert config.settings.plugins.sections["lb"] == {"at_sockets": True}
+    assert config.settings.plugins.sections["hubble"]["ui"]["listen"] == "127.0.0.1:4711"
 
 
 def test_a_wrong_override_is_an_error(place: Place) -> None:

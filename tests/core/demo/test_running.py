@@ -12,7 +12,7 @@ from axoneme.core.demo.place import DemoError
 from axoneme.core.demo.running import in_force, in_kernel
 from axoneme.core.testing.agent import AgentKit
 
-L4 = article.RESOURCES[0]
+[L4] = [each for each in article.RESOURCES if each.file == "l4-lb-policy.yaml"]
 
 
 @pytest.fixture

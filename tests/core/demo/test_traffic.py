@@ -9,7 +9,7 @@ import pytest
 
 from axoneme.core.demo import traffic
 from axoneme.core.demo.article import Flow
-from axoneme.core.demo.traffic import Answer, Attempt, greeting, request
+from axoneme.core.demo.traffic import Answer, Attempt, Told, request
 
 LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 
@@ -21,22 +21,22 @@ def attempt(port: int, family: int = 4) -> Attempt:
     return Attempt(Flow("web", "db", port, family), made, (LOOPBACK[family], port))
 
 
-async def serve(text: str) -> tuple[asyncio.Server, int]:
+async def serve(app: str) -> tuple[asyncio.Server, int]:
     listening = traffic._listen(0)
     port = listening.getsockname()[1]
-    server = await asyncio.start_server(traffic._Server(text.format(port=port)).answer, sock=listening)
+    server = await asyncio.start_server(traffic._Server(app).answer, sock=listening)
     return server, port
 
 
 @pytest.mark.parametrize("family", [4, 6])
-async def test_the_right_answer_comes_back(family: int) -> None:
-    server, port = await serve("db answers on port {port}")
+async def test_the_answer_tells_who_answers_and_whom(family: int) -> None:
+    server, port = await serve("db")
     async with server:
-        assert await request(attempt(port, family)) is Answer.RIGHT
+        assert await request(attempt(port, family)) == Told("db", port, LOOPBACK[family])
 
 
-async def test_the_answer_of_another_server_is_not_right() -> None:
-    server, port = await serve("web answers on port {port}")
+async def test_an_answer_that_tells_nothing_is_not_right() -> None:
+    server, port = await serve("Somebody Else")
     async with server:
         assert await request(attempt(port)) is Answer.WRONG
 
@@ -58,13 +58,16 @@ async def test_who_does_not_ask_like_http_gets_no_answer(monkeypatch: pytest.Mon
         writer.close()
 
 
-def test_an_attempt_is_known_by_its_addresses_and_ports() -> None:
+def test_an_attempt_is_known_by_the_clients_address_and_port() -> None:
     made = attempt(5432)
     with made.socket:
-        address, port, target, target_port = made.key
-    assert (address, target, target_port) == ("127.0.0.1", "127.0.0.1", 5432)
+        address, port = made.key
+    assert address == "127.0.0.1"
     assert port > 0
 
 
-def test_what_a_server_says_tells_who_it_is() -> None:
-    assert greeting("cache", 6379) == "cache answers on port 6379"
+@pytest.mark.parametrize("client", ["10.201.0.2", "fd00:201::2"])
+def test_what_a_server_says_can_be_read(client: str) -> None:
+    told = Told("cache", 6379, client)
+    assert Told.read(str(told)) == told
+    assert Told.read("hello") is None

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from axoneme.core.demo import verdicts
-from axoneme.core.demo.article import Flow
-from axoneme.core.demo.traffic import Answer, Attempt
-from axoneme.core.demo.verdicts import Decision, Judge, Verdict, Witness, decisions
+from axoneme.core.demo.article import Flow, Way
+from axoneme.core.demo.traffic import Answer, Attempt, Told
+from axoneme.core.demo.verdicts import Decision, Judge, Report, Verdict, Witness, decisions, elsewhere
 from axoneme.core.events.rules import RULES, Rule
 from axoneme.core.state.table import State
 
 FLOW = Flow("frontend", "backend-service", 8080, 4)
+RIGHT = Told("backend-service", 8080, "127.0.0.1")
 
 
 def rule(number: int, path: str, effect: str, **more: Any) -> Rule:
@@ -84,19 +85,21 @@ class Stage:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, attempt: Attempt) -> None:
         self.attempt = attempt
         self.witness = Witness(lambda record: {}, [attempt])
-        self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.answer: asyncio.Future[Answer | Told] = asyncio.get_running_loop().create_future()
         state = State([RULES])
         state.writer(RULES.name, Rule).upsert(*RULE.values())
         self.judge = Judge(state.table(RULES.name, Rule), self.witness, lambda flow: "dropped")
 
-        async def request(attempt: Attempt) -> Answer:
+        async def request(attempt: Attempt) -> Answer | Told:
             return await self.answer
 
         monkeypatch.setattr(verdicts, "request", request)
 
     def happens(self, kind: str, reply: bool = False, **more: Any) -> None:
-        source, sport, destination, dport = self.attempt.key
-        here, there = {"address": source, "port": sport}, {"address": destination, "port": dport}
+        here, there = (
+            dict(zip(("address", "port"), end, strict=True))
+            for end in (self.attempt.key, self.attempt.target)
+        )
         sides = {"source": there, "destination": here} if reply else {"source": here, "destination": there}
         self.witness.note(event(kind, **more) | sides)
 
@@ -105,7 +108,7 @@ class Stage:
 def attempt() -> Iterator[Attempt]:
     with socket.socket() as made:
         made.bind(("127.0.0.1", 0))
-        yield Attempt(FLOW, made, ("127.0.0.1", 8080))
+        yield Attempt(FLOW, made, ("127.0.0.1", 8080), "127.0.0.1")
 
 
 async def judged(stage: Stage, *steps: Any) -> Verdict:
@@ -120,7 +123,7 @@ async def judged(stage: Stage, *steps: Any) -> Verdict:
 async def test_an_answer_means_allowed(monkeypatch: pytest.MonkeyPatch, attempt: Attempt) -> None:
     stage = Stage(monkeypatch, attempt)
     verdict = await judged(
-        stage, lambda: stage.answer.set_result(Answer.RIGHT), lambda: stage.happens("new", ingress=1)
+        stage, lambda: stage.answer.set_result(RIGHT), lambda: stage.happens("new", ingress=1)
     )
     assert (verdict.seen, verdict.ok, verdict.decisions[0].id) == ("allowed", False, 1)
 
@@ -139,7 +142,7 @@ async def test_an_answer_after_a_drop_counts(monkeypatch: pytest.MonkeyPatch, at
     verdict = await judged(
         stage,
         lambda: stage.happens("drop", ingress=2),
-        lambda: stage.answer.set_result(Answer.RIGHT),
+        lambda: stage.answer.set_result(RIGHT),
         lambda: stage.happens("new", ingress=1),
     )
     assert verdict.seen == "allowed"
@@ -150,6 +153,32 @@ async def test_silence_without_a_drop_is_neither(monkeypatch: pytest.MonkeyPatch
     stage = Stage(monkeypatch, attempt)
     verdict = await judged(stage)
     assert (verdict.seen, verdict.ok, verdict.why) == ("no answer", False, "nothing was reported")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [Told("cache", 8080, "127.0.0.1"), Told("backend-service", 8080, "192.0.2.1")],
+    ids=["who", "whom"],
+)
+async def test_another_answer_than_that_of_who_was_asked_is_neither(
+    monkeypatch: pytest.MonkeyPatch, attempt: Attempt, told: Told
+) -> None:
+    stage = Stage(monkeypatch, attempt)
+    verdict = await judged(stage, lambda: stage.answer.set_result(told), lambda: stage.happens("new"))
+    assert (verdict.seen, verdict.ok) == (str(told), False)
+
+
+@pytest.mark.parametrize(
+    ("way", "service", "said"),
+    [
+        (Way.DIRECT, 0, ""), (Way.SOCKET, 0, ""), (Way.PACKET, 7, ""),
+        (Way.SOCKET, 7, "at the packet"), (Way.PACKET, 0, "at the socket"),
+    ],
+)  # fmt: skip
+def test_where_an_address_was_exchanged_is_told_by_the_connections_service(
+    way: Way, service: int, said: str
+) -> None:
+    assert elsewhere(way, Report(began={"service": service})) == said
 
 
 async def test_being_refused_is_neither(monkeypatch: pytest.MonkeyPatch, attempt: Attempt) -> None:
