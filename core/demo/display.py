@@ -35,10 +35,10 @@ def summary(result: Result) -> str:
         f", {other} neither" if other else ""
     )
     counted = sum(each.call.requests for each in result.tallies)
-    requests = f"{len(seen)} requests" + (f" and {counted} that were counted" if counted else "")
+    services = f"; {counted} more through services" if counted else ""
     norm = "as the article says" if result.active else "as expected where no policy is in force"
     judgement = f"{result.wrong} NOT {norm}" if result.wrong else f"all {norm}"
-    return f"{requests} in {result.seconds:.1f} s: {counts}; {judgement}"
+    return f"{len(seen)} requests in {result.seconds:.1f} s: {counts}{services}; {judgement}"
 
 
 def flows(result: Result) -> list[str]:
