@@ -28,6 +28,7 @@ from axoneme.core.contributions import CORE
 from axoneme.core.discovery import Found
 from axoneme.core.errors import AxonemeError, PluginError, Where
 from axoneme.core.events.stream import EventStream
+from axoneme.core.garbage import collected
 from axoneme.core.lifecycle import Assembly, Generation, Options, assemble
 from axoneme.core.lock import StateLock
 from axoneme.core.platform import Host, Platform
@@ -305,6 +306,7 @@ class Agent:
                 raise
             self.reload_error = None
         if changed:
+            collected()  # what the former plugins left
             for listener in self.on_reload:
                 listener()
         return changed

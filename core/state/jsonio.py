@@ -101,6 +101,21 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER: Final = json.JSONDecoder(
     parse_int=_whole, parse_float=_real, parse_constant=_real, object_pairs_hook=_object
 )
+#: Without what costs a call of Python for each mapping and number.
+_LENIENT: Final = json.JSONDecoder(parse_float=_real, parse_constant=_real)
+
+
+def _is_exact(value: Any, text: str) -> bool:
+    """Whether a lenient reading lost nothing: no key that was there twice, no number beyond 64 bits, no half character.
+
+    Written again, the value has as many quotation marks as its text, if all is well; a lost key takes some away.
+    """
+    import orjson  # not to be paid for by commands that read no objects
+
+    try:
+        return orjson.dumps(value).count(b'"') == text.count('"') and "\\u0022" not in text
+    except orjson.JSONEncodeError:
+        return False
 
 
 def _measure(value: Any, text: str, file: str) -> None:
@@ -196,7 +211,7 @@ class _Objects:
                 at += len(found[0])
                 yield found[1]
             else:
-                value, end = _DECODER.raw_decode(self.text, at)
+                value, end = _LENIENT.raw_decode(self.text, at)
                 yield self.document(value, self.text[at:end], start, number)
                 at = end
             at, number = self.skip(at), number + 1
@@ -205,6 +220,8 @@ class _Objects:
             at = self.skip(self.past(at, ","))
 
     def document(self, value: Any, text: str, start: At, number: int) -> Document:
+        if not _is_exact(value, text):
+            value = _DECODER.decode(text)
         _measure(value, text, self.file)
         marks = _LazyMarks(text, self.file, value, start)
         written = Written(text, (start.line, start.column), _DECODER.decode)

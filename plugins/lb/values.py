@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from socket import AF_INET, inet_pton
+from typing import Final
 
 from axoneme.plugins.lb.model import Address, Network
 
+#: 224.0.0.0 and 240.0.0.0: addresses of several hosts are from the one on, before the other.
+_MULTICAST: Final = 0xE0000000
+_RESERVED: Final = 0xF0000000
 
-@lru_cache(maxsize=4096)
+
 def address(text: str) -> Address:
     """An address that packets can be sent to: no zone, not unspecified, no multicast; IPv4-mapped IPv6 is IPv4."""
-    if type(text) is str and text.isascii() and "." in text and ":" not in text:
-        found: Address = IPv4Address(text)
-    else:
-        found = ip_address(text)
+    try:
+        number = int.from_bytes(inet_pton(AF_INET, text))
+    except (OSError, TypeError, ValueError):
+        return _other(text)
+    return IPv4Address(number) if 0 < number < _MULTICAST or number >= _RESERVED else _other(text)
+
+
+def _other(text: str) -> Address:
+    """Anything but the usual: IPv6, and what is wrong."""
+    found = ip_address(text)
     if isinstance(found, IPv6Address):
         if found.scope_id is not None:
             raise ValueError(f"{text!r} has a zone, which an address of a service cannot have")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gc
+import weakref
 
 import pytest
 
-from axoneme.core.garbage import uncollected
+from axoneme.core.garbage import collected, uncollected
 
 
 def test_it_pauses_and_goes_on() -> None:
@@ -22,3 +23,19 @@ def test_it_pauses_and_goes_on() -> None:
     with pytest.raises(ValueError, match="x"), uncollected():
         raise ValueError("x")
     assert gc.isenabled()
+
+
+def test_what_was_made_is_not_walked_again_until_somebody_asks() -> None:
+    class Node:
+        def __init__(self) -> None:
+            self.myself = self
+
+    with uncollected():
+        node = Node()
+    seen = weakref.ref(node)
+    del node
+    gc.collect()
+    assert seen() is not None
+    collected()
+    assert seen() is None
+    gc.unfreeze()
