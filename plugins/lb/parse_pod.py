@@ -57,9 +57,11 @@ def _host(text: str) -> Address | None:
 def _addresses(status: Any) -> tuple[Address, ...]:
     """What a cluster says of the pod's addresses; it is status, so that what is odd in it is no error."""
     listed = status.get("podIPs") if isinstance(status, dict) else None
-    texts = [one.get("ip") for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    ones = [one.get("ip") for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
     found = []
-    for text in texts:
+    for text in ones:
+        if not isinstance(text, str):
+            continue
         try:
             found.append(address(text))
         except ValueError:
