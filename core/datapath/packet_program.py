@@ -73,8 +73,9 @@ class PacketPrograms:
 
     def entry_text(self) -> str:
         refuse = "\tcount(skb, REASON_UNSUPPORTED_L2_PROTOCOL);\n\treturn TC_ACT_SHOT;"
-        other = "\treturn PASS;" if self.point.name.endswith("_network") else refuse
-        return _ENTRY % {"name": self.point.name, "other": other}
+        if not self.point.name.endswith("_network"):
+            return _ENTRY % {"name": self.point.name, "first": "", "other": refuse}
+        return _ENTRY % {"name": self.point.name, "first": _VLAN, "other": "\treturn PASS;"}
 
 
 def packet_programs(point: AttachPoint, steps: Sequence[Step], cuts: frozenset[str]) -> PacketPrograms:
@@ -195,10 +196,16 @@ INLINE bool restore%(family)d(struct __sk_buff *skb, struct packet%(family)d *p)
 }
 """
 
+#: A frame of a VLAN belongs to the VLAN's own device, behind this one. The number 0 is no VLAN, but only a priority.
+_VLAN = """\
+	if (skb->vlan_present && (skb->vlan_tci & 0xfff))
+		return PASS;
+"""
+
 _ENTRY = """
 int %(name)s(struct __sk_buff *skb)
 {
-	switch (skb->protocol) {
+%(first)s	switch (skb->protocol) {
 	case be16(ETH_P_IP):
 		return run4(skb);
 	case be16(ETH_P_IPV6):
