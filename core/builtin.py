@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from axoneme.core.context import Context
 from axoneme.core.contributions import CORE, Contributions, Provided
 from axoneme.core.events.rules import L7_RULES, RULES
-from axoneme.core.records import HealthCheck, Metric, Service
+from axoneme.core.net.devices import DEVICES, Device
+from axoneme.core.records import Health, HealthCheck, Metric, Service
 from axoneme.core.state.resources import RESOURCE_FILES, RESOURCES
 from axoneme.core.workloads.endpoints import TABLES as WORKLOAD_TABLES
 from axoneme.core.workloads.names import DNS_NAMES, FQDN_SELECTORS
@@ -20,7 +21,16 @@ if TYPE_CHECKING:
     from axoneme.core.state.ingest import FolderSource
     from axoneme.core.workloads.endpoints import Endpoint
 
-TABLES = (RESOURCES, RESOURCE_FILES, *WORKLOAD_TABLES, DNS_NAMES, FQDN_SELECTORS, RULES, L7_RULES)
+TABLES = (
+    RESOURCES,
+    RESOURCE_FILES,
+    *WORKLOAD_TABLES,
+    DNS_NAMES,
+    FQDN_SELECTORS,
+    RULES,
+    L7_RULES,
+    DEVICES,
+)
 
 
 def contributions(agent: Agent, context: Context) -> Contributions:
@@ -151,8 +161,15 @@ class CoreParts:
             HealthCheck(name="endpoints", check=self.endpoints.health),
             HealthCheck(name="ipcache", check=self.ipcache.health),
             HealthCheck(name="connections", check=self.collector.health),
+            HealthCheck(name="devices", check=self._devices),
             HealthCheck(name="event-store", check=self.recorder.health),
         ]
+
+    def _devices(self) -> Health:
+        from axoneme.core.net.devicewatch import health
+
+        datapath, rows = self._agent.datapath, self._context.state.table(DEVICES.name, Device)
+        return health(self._context.settings.datapath.devices, rows.all(), datapath.uplinks.refused)
 
     def metrics(self) -> list[Metric]:
         from axoneme.core.metrics import CoreMetrics

@@ -102,10 +102,18 @@ class Host:
         return Workloads(state, options, on_link=on_link, on_unlink=on_unlink)
 
     def services(self, runtime: Runtime, settings: Settings) -> list[Service]:
+        from axoneme.core.net.devicewatch import DeviceWatch
         from axoneme.core.workloads.hostaddresses import HostAddresses
 
         addresses = HostAddresses(runtime.state, runtime.workloads.ipcache, settings.node.addresses)
-        return [Service(name="host-addresses", run=addresses.run)]
+        datapath = runtime.datapath
+        devices = DeviceWatch(
+            runtime.state, settings.datapath.devices, datapath.use_devices, lambda: datapath.uplinks.refused
+        )
+        return [
+            Service(name="host-addresses", run=addresses.run),
+            Service(name="devices", run=devices.run),
+        ]
 
     def forget(self) -> None:
         from axoneme.core.datapath.proxies import MARK_MASK, MARK_TO_PROXY

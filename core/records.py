@@ -81,6 +81,8 @@ class Stage:
     :param after: names of stages of the same phase that run before this one.
     :param maps: names of the maps that the text uses; their accessors are generated.
     :param defines: constants that the text uses, from the plugin's configuration.
+    :param devices: it is about what passes the node's devices: only where an enabled plugin has such a stage does
+        `datapath.devices: [auto]` give the programs to any.
     :param slots: words of a connection's entry that the plugin has for itself, by name: `SLOT(conn, name)` in C. Its stages
         share those of the same name.
     """
@@ -95,6 +97,7 @@ class Stage:
     maps: tuple[str, ...] = ()
     defines: Mapping[str, int] = field(factory=dict)
     slots: Mapping[str, int] = field(factory=dict)
+    devices: bool = False
 
 
 @frozen(kw_only=True)

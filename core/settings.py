@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import enum
 import ipaddress
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
 from attrs import field, frozen
 
 from axoneme.core.structure import setting
@@ -117,6 +119,21 @@ class TimeoutSettings:
     gc_interval: float = setting(10.0, help="between two looks through the whole table", minimum=0.1)
 
 
+#: Among `datapath.devices`: those by which the node reaches the world.
+AUTOMATIC = "auto"
+_DEVICE = re.compile(r"[^\s/:]{1,64}")
+
+
+def _devices(instance: DatapathSettings, attribute: Any, value: tuple[str, ...]) -> None:
+    for entry in value:
+        if not _DEVICE.fullmatch(entry):
+            raise ValueError(f"{entry!r} is not the name of a network device, nor a pattern of names")
+        if entry.endswith("+"):
+            raise ValueError(f"{entry!r} is a pattern of another language: write {entry[:-1] + '*'!r}")
+        if entry == "none":
+            raise ValueError("no devices are written as an empty list: []")
+
+
 @frozen(kw_only=True)
 class DatapathSettings:
     attach_mode: AttachMode = setting(
@@ -135,7 +152,14 @@ class DatapathSettings:
     event_buffer: int = setting(
         1 << 22, help="bytes of the event ring, a power of two", minimum=4096, maximum=1 << 30
     )
-    devices: tuple[str, ...] = setting((), help="network devices towards other nodes and the world")
+    devices: tuple[str, ...] = attrs.field(
+        default=(AUTOMATIC,),
+        validator=_devices,
+        metadata={
+            "help": "network devices towards other nodes and the world: names, patterns (eth*), and auto for those by "
+            "which this node reaches the world; empty: none"
+        },
+    )
     cgroup: Path | None = setting(
         None, help="the cgroup whose sockets the socket programs see; null: all that the machine has"
     )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from axoneme.core.datapath.build import Build
     from axoneme.core.datapath.loader import LoadedProgram
     from axoneme.core.datapath.maps import Map
+    from axoneme.core.net.devices import Device
 
 #: Entries per message of a dump.
 CHUNK: Final = 500
@@ -30,6 +31,7 @@ class DatapathMethods:
             ApiMethod(name="bpf.program.list", call=self.program_list, summary="the loaded programs"),
             ApiMethod(name="datapath.show", call=self.show, summary="the composed order per attach point"),
             ApiMethod(name="datapath.source", call=self.source, summary="the composed C of an attach point"),
+            ApiMethod(name="datapath.devices", call=self.devices, summary="the node's devices, used or not"),
             ApiMethod(name="datapath.counters", call=self.counters, summary="packets and bytes by reason"),
             ApiMethod(name="monitor", call=self.monitor, streams=True, summary="events as they happen"),
         ]
@@ -93,6 +95,44 @@ class DatapathMethods:
             raise NotFoundError(f"nothing runs at {attach_point!r}", hint=nearest(attach_point, programs))
         composition = programs[attach_point].composition
         return {"attach_point": attach_point, "digest": composition.digest, "text": composition.text}
+
+    def devices(self) -> list[dict[str, Any]]:
+        """Each interface of the node that no agent made, used ones first, with the programs that are there."""
+        from axoneme.core.net.devices import DEVICES, Device
+
+        datapath = self._agent.datapath
+        rows = self._agent.state.table(DEVICES.name, Device).all()
+        points = datapath.active.programs if datapath.active else {}
+        return [
+            {
+                "name": row.name,
+                "ifindex": row.ifindex,
+                "kind": row.kind,
+                "used": row.used,
+                "why": row.why,
+                "addresses": [str(address) for address in row.addresses],
+                "programs": [
+                    point for point in points if f"{point}-{row.ifindex}" in datapath.uplinks.placed
+                ],
+                "note": self._device_note(row) if row.used else "",
+            }
+            for row in sorted(rows, key=lambda row: (not row.used, row.name))
+        ]
+
+    def _device_note(self, device: Device) -> str:
+        """Why not all programs are there."""
+        datapath = self._agent.datapath
+        build = datapath.active
+        if build is None or not build.blueprint.constants.direct_routing:
+            return "no enabled plugin has something to do at devices"
+        refused = [
+            f"{place}: {reason}"
+            for place, reason in sorted(datapath.uplinks.refused.items())
+            if place.endswith(f" of {device.name}")
+        ]
+        if "xdp_network" in build.programs and not device.named and (why := datapath.uplinks.why_no_xdp()):
+            refused.append(f"no XDP: {why}")
+        return "; ".join(refused)
 
     def counters(self) -> list[dict[str, Any]]:
         return self._agent.datapath.counters()

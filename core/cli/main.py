@@ -72,6 +72,7 @@ COMMANDS: Final = Folder(
                 "show": module("datapath:show", "Show the composed order per attach point, with origin and cost."),
                 "source": module("datapath:source", "Print the composed C of an attach point."),
                 "counters": module("datapath:counters", "Show packets and bytes by reason."),
+                "devices": module("datapath:devices", "Show the node's devices, and why they are used or not."),
             },
         ),
         "demo": module("demo:command", "Run a mesh between real workloads, and show it."),

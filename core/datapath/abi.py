@@ -10,6 +10,7 @@ import enum
 from axoneme.core.datapath.layout import Struct, array, be16, be32, u8, u16, u32, u64
 from axoneme.core.datapath.maps import MapKind, MapSpec
 from axoneme.core.datapath.reasons import LIMIT
+from axoneme.core.net.devices import LIMIT as DEVICES
 
 #: BPF_F_NO_PREALLOC, which LPM tries require.
 _NO_PREALLOC = 1
@@ -252,7 +253,7 @@ def core_maps(
         ),
         MapSpec("events", MapKind.RINGBUF, None, None, events, doc="drop, new and close records"),
         MapSpec("links", MapKind.HASH, u32, ENDPOINT, endpoints, doc="workloads by host-side interface"),
-        MapSpec("devices", MapKind.HASH, u32, u32, 64, doc="devices of the node for direct routing"),
+        MapSpec("devices", MapKind.HASH, u32, u32, DEVICES, doc="devices of the node for direct routing"),
         MapSpec("proxies", MapKind.SOCKHASH, PROXY_KEY, u64, 256, doc="sockets of the proxies of this node"),
     ]
     for family in (4, 6):

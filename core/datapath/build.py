@@ -22,6 +22,7 @@ from axoneme.core.datapath.packet_program import CUTS
 from axoneme.core.datapath.pins import Pins
 from axoneme.core.datapath.slots import allocate
 from axoneme.core.datapath.stages import place
+from axoneme.core.datapath.uplinks import DEVICE_POINTS
 from axoneme.core.errors import PluginError, VerifierError
 from axoneme.core.records import DropReason, Stage
 from axoneme.core.settings import DatapathSettings, Strategy
@@ -31,9 +32,6 @@ _log = logs.get(__name__)
 #: Where a program that is too large is cut: before decisions, so that the established path stays in one piece.
 _CUTS = frozenset({"track", "authenticate", "encrypt"})
 assert set(CUTS) >= _CUTS
-
-#: What is attached to the node's own devices, if the configuration names any.
-_DEVICES = frozenset({"from_network", "to_network", "xdp_network"})
 
 #: The cost of a program that the verifier refuses to walk to its end (its own limit is a million).
 _ENDLESS = 1_000_000
@@ -107,24 +105,21 @@ class Builder:
         :raises VerifierError: naming plugin file and line.
         """
         placed = tuple(place(blueprint.stages))
-        points = self._wanted(placed)
+        points = self._wanted(placed, devices=blueprint.constants.direct_routing)
         with ExitStack() as undo:
             maps = self._open_maps(blueprint.maps_by_name, current, undo)
             programs = await self._programs(blueprint, points, placed, maps, current, undo)
             undo.pop_all()
         return Build(blueprint=blueprint, maps=maps, programs=programs, placed=placed)
 
-    def _wanted(self, placed: Iterable[PlacedStage]) -> list[AttachPoint]:
+    def _wanted(self, placed: Iterable[PlacedStage], *, devices: bool) -> list[AttachPoint]:
         with_stages = {name for each in placed for name in each.stage.attach}
         for name in with_stages:
             if name not in ATTACH_POINTS:
                 raise PluginError(
                     f"there is no attach point {name!r}", hint=f"there are {', '.join(ATTACH_POINTS)}"
                 )
-        wanted = {
-            *self._points,
-            *(name for name in with_stages if self._settings.devices or name not in _DEVICES),
-        }
+        wanted = {*self._points, *(with_stages if devices else with_stages - DEVICE_POINTS)}
         return [point for name, point in ATTACH_POINTS.items() if name in wanted]
 
     def _open_maps(

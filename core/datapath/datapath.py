@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,13 @@ from axoneme.core.datapath.links import Links, Target, classifier
 from axoneme.core.datapath.loader import LoadedProgram
 from axoneme.core.datapath.maps import Map, MapSpec
 from axoneme.core.datapath.pins import Pins
-from axoneme.core.datapath.placement import Attached, device_indexes, node_targets
+from axoneme.core.datapath.placement import Attached, node_targets
 from axoneme.core.datapath.probes import COARSE_CLOCK, TCX, Probes
+from axoneme.core.datapath.uplinks import DEVICE_POINTS, Uplinks
 from axoneme.core.errors import KernelError, PluginError
+from axoneme.core.net.devices import Device
 from axoneme.core.records import DropReason, Stage
-from axoneme.core.settings import AttachMode, DatapathSettings
+from axoneme.core.settings import AUTOMATIC, AttachMode, DatapathSettings
 
 _log = logs.get(__name__)
 
@@ -53,6 +55,7 @@ class Datapath:
         self.settings = settings
         self.pins = Pins(kernel, root)
         self.links = Links(self.pins)
+        self.uplinks = Uplinks(self.links, self._tcx)
         self.probes = Probes(kernel)
         self.compiler = Compiler(Cache(cache))
         self._constants = constants
@@ -102,21 +105,31 @@ class Datapath:
         drop_reasons: Iterable[DropReason] = (),
     ) -> Blueprint:
         """What the plugins brought, with the core's own part."""
+        stages = tuple(stages)
         constants = attrs.evolve(
             self._constants,
             coarse_clock=self.probes.has(COARSE_CLOCK),
-            direct_routing=bool(self.settings.devices),
+            direct_routing=self._wants_devices(stage for _, stage in stages),
         )
         return Blueprint(
-            stages=tuple(stages),
+            stages=stages,
             maps=(*self.core_maps(), *maps),
             reasons=(*reasons.REASONS, *drop_reasons),
             constants=constants,
         )
 
+    def _wants_devices(self, stages: Iterable[Stage]) -> bool:
+        """Whether there are programs for devices at all. Automatic ones are used only if somebody has something to do there.
+
+        It does not matter whether there is a device yet: when one comes, everything is ready and nothing is compiled.
+        """
+        if any(entry != AUTOMATIC for entry in self.settings.devices):
+            return True
+        return bool(self.settings.devices) and any(stage.devices for stage in stages)
+
     async def build(self, blueprint: Blueprint) -> Build:
         """Maps and programs for `blueprint`; what runs goes on untouched. See `Builder.build` for the errors."""
-        points = [*_WORKLOAD_POINTS, *(["from_network"] if self.settings.devices else [])]
+        points = [*_WORKLOAD_POINTS, *(["from_network"] if blueprint.constants.direct_routing else [])]
         builder = Builder(self.pins, self.compiler, self.settings, points=points)
         return await builder.build(blueprint, self._build)
 
@@ -139,26 +152,40 @@ class Datapath:
             raise
         self._build = build
         self.pins.catch_up(build.maps.values())
+        at_devices = self._place_at_devices(build)
         self._settle(build)
         if old is not None:
             old.close(keep=build)
-        if changed:
+        if changed or at_devices:
             self.raise_revision()
-        return bool(changed)
+        return bool(changed) or at_devices
 
     def _place_on_node(self, build: Build) -> None:
         """Where the configuration wants the programs of this build, besides workloads and hub."""
-        points = [point for point in build.programs if point not in _WORKLOAD_POINTS]
-        targets = node_targets(points, self.settings, tcx=self._tcx())
+        points = [point for point in build.programs if point not in (*_WORKLOAD_POINTS, *DEVICE_POINTS)]
+        targets = node_targets(points, self.settings)
         for name in self._on_node:
             self._attached.pop(name, None)
         self._on_node = [each.name for each in targets]
         self._attached |= {each.name: each for each in targets}
-        devices = device_indexes(self.settings)
-        for name in set(self.settings.devices) - set(devices):
-            _log.warning("there is no such device", device=name)
-        indexes = np.array(sorted(devices.values()), np.uint32)
-        build.maps["devices"].reconcile(indexes, indexes)
+
+    def use_devices(self, devices: Collection[Device]) -> None:
+        """From now on these are the node's devices: programs are attached there, and detached elsewhere.
+
+        Before the first build is activated nothing happens yet. What is refused is in `uplinks.refused`.
+        """
+        self.uplinks.use(devices)
+        if self._build is not None and self._place_at_devices(self._build):
+            self.raise_revision()
+
+    def _place_at_devices(self, build: Build) -> bool:
+        """Returns whether anything changed. Where packets may leave is known before any comes in."""
+        if self.uplinks.devices is None:
+            return False
+        routed = self.uplinks.devices if build.blueprint.constants.direct_routing else ()
+        indexes = np.array(sorted(device.ifindex for device in routed), np.uint32)
+        changed = bool(build.maps["devices"].reconcile(indexes, indexes).total)
+        return self.uplinks.place(build.programs) or changed
 
     def _in_swap_order(self) -> list[Attached]:
         rank = {point: index for index, point in enumerate(_SWAP_ORDER)}
@@ -189,7 +216,8 @@ class Datapath:
                 pin = pin_name(loaded.composition, name)
                 wanted.add(pin)
                 self._pin(pin, program)
-        self.links.prune([name for name, each in self._attached.items() if each.point in build.programs])
+        kept = {name for name, each in self._attached.items() if each.point in build.programs}
+        self.links.prune(kept | set(self.uplinks.kept()))
         for pin in self.pins.names("programs"):
             if pin not in wanted:
                 self.pins.drop(self.pins.path("programs", pin))
@@ -270,7 +298,7 @@ class Datapath:
         return self._build.programs.get(point) if self._build else None
 
     def attachments(self) -> list[Attached]:
-        return self._in_swap_order()
+        return [*self._in_swap_order(), *self.uplinks.placed.values()]
 
     def counters(self) -> list[dict[str, Any]]:
         """Packets and bytes by reason and direction, summed over the CPUs; only those that ever counted."""

@@ -20,7 +20,8 @@ class XdpMode(enum.StrEnum):
 
 
 _FLAGS = {XdpMode.AUTO: 0, XdpMode.NATIVE: XdpFlag.DRV_MODE, XdpMode.GENERIC: XdpFlag.SKB_MODE}
-_DRIVER_REFUSES = frozenset({errno.EINVAL, errno.ERANGE, errno.EOPNOTSUPP, errno.ENOMEM})
+#: How a driver says that it does not run XDP, or not with this interface as it is.
+DRIVER_REFUSES = frozenset({errno.EINVAL, errno.ERANGE, errno.EOPNOTSUPP, errno.ENOMEM})
 
 
 @frozen(kw_only=True)
@@ -35,7 +36,7 @@ class XdpTarget:
         try:
             return kernel.link_create(program_fd, self.ifindex, AttachType.XDP, flags=_FLAGS[self.mode])
         except BpfError as error:
-            if self.mode is not XdpMode.AUTO or error.errno not in _DRIVER_REFUSES:
+            if self.mode is not XdpMode.AUTO or error.errno not in DRIVER_REFUSES:
                 raise
         return kernel.link_create(program_fd, self.ifindex, AttachType.XDP, flags=XdpFlag.SKB_MODE)
 

@@ -8,6 +8,8 @@ from axoneme.core.net.rtnl import Rtnl
 
 #: Multicast groups for `Rtnl`: addresses that come and go (RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR).
 ADDRESS_GROUPS = 0x10 | 0x100
+#: The same, and interfaces and routes (RTMGRP_LINK, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE).
+DEVICE_GROUPS = ADDRESS_GROUPS | 0x1 | 0x40 | 0x400
 
 _RP_FILTER = "net/ipv4/conf/all/rp_filter"
 _FORWARDING = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")

@@ -14,7 +14,19 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from attrs import frozen
 
-from axoneme.core.net.model import Address, Fact, InterfaceAddress, Link, Neighbour, Network, Route, Veth
+from axoneme.core.net.model import (
+    SCOPE_GLOBAL,
+    Address,
+    DefaultRoute,
+    DeviceAddress,
+    Fact,
+    InterfaceAddress,
+    Link,
+    Neighbour,
+    Network,
+    Route,
+    Veth,
+)
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
@@ -23,20 +35,23 @@ RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 
 NLM_F_DUMP, NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x300, 0x100, 0x200, 0x400
 
-_IFF_UP, _IFF_RUNNING, _IFF_NOARP = 1, 0x40, 0x80
-_IFA_F_NODAD = 2
+_IFF_UP, _IFF_LOOPBACK, _IFF_RUNNING, _IFF_NOARP = 1, 8, 0x40, 0x80
+_ARPHRD_ETHER = 1
+_IFA_F_SECONDARY, _IFA_F_NODAD, _IFA_F_OPTIMISTIC, _IFA_F_DADFAILED = 1, 2, 4, 8
+_IFA_F_DEPRECATED, _IFA_F_TENTATIVE = 0x20, 0x40
 _NUD_PERMANENT = 0x80
-_RTNH_F_ONLINK = 4
+_RTNH_F_DEAD, _RTNH_F_ONLINK = 1, 4
 _RT_TABLE_MAIN, _RTPROT_STATIC, _RTN_UNICAST, _RTN_LOCAL = 254, 4, 1, 2
 _RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK = 0, 253
 
 # Types of attributes
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_LINKINFO, _IFLA_IFALIAS = 1, 3, 4, 5, 18, 20
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 10
+_IFLA_LINKINFO, _IFLA_IFALIAS = 18, 20
 _IFLA_NET_NS_FD, _IFLA_LINK_NETNSID = 28, 37
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
-_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _NDA_DST, _NDA_LLADDR = 1, 2
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_MULTIPATH, _RTA_TABLE, _RTA_VIA = 1, 4, 5, 7, 9, 15, 18
 _TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
 _NLMSGHDR_SIZE = 16
@@ -46,6 +61,7 @@ _IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
 _IFADDRMSG = struct.Struct("=BBBBi")  # family, prefix length, flags, scope, index
 _NDMSG = struct.Struct("=B3xiHBB")  # family, index, state, flags, type
 _RTMSG = struct.Struct("=BBBBBBBBI")  # family, dst and src length, tos, table, protocol, scope, type, flags
+_RTNEXTHOP = struct.Struct("=HBBi")  # length, flags, hops, index
 
 _FAMILY = {4: int(socket.AF_INET), 6: int(socket.AF_INET6)}
 
@@ -185,9 +201,9 @@ def dump_neighbours() -> Request:
     return Request(RTM_GETNEIGH, NLM_F_DUMP, _NDMSG.pack(0, 0, 0, 0, 0), "list neighbours")
 
 
-def dump_routes(version: int) -> Request:
-    """The IPv4 (4) or IPv6 (6) routes of all tables."""
-    body = _RTMSG.pack(_FAMILY[version], 0, 0, 0, 0, 0, 0, 0, 0)
+def dump_routes(version: int, *, main: bool = False) -> Request:
+    """The IPv4 (4) or IPv6 (6) routes of all tables, or on kernels that can tell (4.20) those of the main one."""
+    body = _RTMSG.pack(_FAMILY[version], 0, 0, 0, _RT_TABLE_MAIN if main else 0, 0, 0, 0, 0)
     return Request(RTM_GETROUTE, NLM_F_DUMP, body, f"list IPv{version} routes")
 
 
@@ -229,7 +245,7 @@ def _ip(packed: bytes) -> Address:
 
 def read_link(data: bytes) -> Link:
     """A whole RTM_NEWLINK message → its link."""
-    _, _, ifindex, flags, _ = _IFINFOMSG.unpack_from(data, _NLMSGHDR_SIZE)
+    _, kind, ifindex, flags, _ = _IFINFOMSG.unpack_from(data, _NLMSGHDR_SIZE)
     attributes = _attributes(data, _NLMSGHDR_SIZE + _IFINFOMSG.size)
     info = _attributes(attributes.get(_IFLA_LINKINFO, b""), 0)
     return Link(
@@ -243,7 +259,15 @@ def read_link(data: bytes) -> Link:
         kind=_string(info.get(_IFLA_INFO_KIND, b"")),
         peer=_integer(attributes.get(_IFLA_LINK)),
         elsewhere=_IFLA_LINK_NETNSID in attributes,
+        master=_integer(attributes.get(_IFLA_MASTER)),
+        loopback=bool(flags & _IFF_LOOPBACK),
+        ethernet=kind == _ARPHRD_ETHER,
     )
+
+
+def is_about_link(data: bytes) -> bool:
+    """Whether a whole RTM_NEWLINK or RTM_DELLINK message is about the interface itself, not its part in a bridge."""
+    return bool(_IFINFOMSG.unpack_from(data, _NLMSGHDR_SIZE)[0] == socket.AF_UNSPEC)
 
 
 def read_address(data: bytes) -> InterfaceAddress:
@@ -252,6 +276,24 @@ def read_address(data: bytes) -> InterfaceAddress:
     attributes = _attributes(data, _NLMSGHDR_SIZE + _IFADDRMSG.size)
     packed = attributes.get(_IFA_LOCAL) or attributes[_IFA_ADDRESS]
     return InterfaceAddress(ifindex, _ip(packed), length, scope)
+
+
+def read_device_address(data: bytes) -> DeviceAddress | None:
+    """A whole RTM_NEWADDR message → the address and whether it is to be used; None unless it is of global scope."""
+    fact = read_address(data)
+    if fact.scope != SCOPE_GLOBAL:
+        return None
+    attributes = _attributes(data, _NLMSGHDR_SIZE + _IFADDRMSG.size)
+    flags = _integer(attributes.get(_IFA_FLAGS), _IFADDRMSG.unpack_from(data, _NLMSGHDR_SIZE)[2])
+    waits = flags & _IFA_F_TENTATIVE and not flags & _IFA_F_OPTIMISTIC
+    return DeviceAddress(
+        ifindex=fact.ifindex,
+        address=fact.address,
+        prefix_length=fact.prefix_length,
+        ready=not waits and not flags & _IFA_F_DADFAILED,
+        deprecated=bool(flags & _IFA_F_DEPRECATED),
+        secondary=bool(flags & _IFA_F_SECONDARY),
+    )
 
 
 def read_neighbour(data: bytes) -> Neighbour | None:
@@ -275,6 +317,47 @@ def read_route(data: bytes) -> Route | None:
     gateway = attributes.get(_RTA_GATEWAY)
     network = _network(family, attributes.get(_RTA_DST), length)
     return Route(_integer(attributes[_RTA_OIF]), network, None if gateway is None else _ip(gateway))
+
+
+def read_defaults(data: bytes) -> list[DefaultRoute]:
+    """A whole RTM_NEWROUTE message → its next hops that live, if it is a default route of the main table."""
+    family, length, _, _, table, _, _, kind, flags = _RTMSG.unpack_from(data, _NLMSGHDR_SIZE)
+    if length or table != _RT_TABLE_MAIN or kind != _RTN_UNICAST or family not in _FAMILY.values():
+        return []
+    attributes = _attributes(data, _NLMSGHDR_SIZE + _RTMSG.size)
+    hops = [
+        (flags, _integer(attributes.get(_RTA_OIF)), attributes),
+        *_hops(attributes.get(_RTA_MULTIPATH, b"")),
+    ]
+    source = attributes.get(_RTA_PREFSRC)
+    return [
+        DefaultRoute(
+            ifindex=ifindex,
+            version=4 if family == _FAMILY[4] else 6,
+            gateway=_gateway(own),
+            source=None if source is None else _ip(source),
+        )
+        for state, ifindex, own in hops
+        if ifindex and not state & _RTNH_F_DEAD
+    ]
+
+
+def _hops(data: bytes) -> list[tuple[int, int, dict[int, bytes]]]:
+    """Flags, interface and attributes of each next hop in RTA_MULTIPATH."""
+    found, at = [], 0
+    while at + _RTNEXTHOP.size <= len(data):
+        length, flags, _, ifindex = _RTNEXTHOP.unpack_from(data, at)
+        if length < _RTNEXTHOP.size:
+            break
+        found.append((flags, ifindex, _attributes(data[: at + length], at + _RTNEXTHOP.size)))
+        at += (length + 3) & ~3
+    return found
+
+
+def _gateway(attributes: dict[int, bytes]) -> Address | None:
+    """The next hop's address; that of IPv4 may be an IPv6 one (RTA_VIA: a family, then the address)."""
+    packed = attributes.get(_RTA_GATEWAY) or attributes.get(_RTA_VIA, b"")[2:]
+    return _ip(packed) if len(packed) in (4, 16) else None
 
 
 def _network(family: int, address: bytes | None, length: int) -> Network:

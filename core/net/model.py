@@ -24,6 +24,9 @@ class Link:
     :param peer: for a veth, the index of its other half, in that one's namespace; 0 when there is none.
     :param elsewhere: the other half is in another namespace.
     :param alias: the free text that `ip link` shows; it is how an owner marks its interfaces.
+    :param master: the index of the bridge, bond or routing domain (VRF) that it belongs to, 0 for none.
+    :param loopback: it leads back to this namespace.
+    :param ethernet: its frames have an Ethernet header.
     """
 
     ifindex: int
@@ -36,6 +39,9 @@ class Link:
     kind: str = ""
     peer: int = 0
     elsewhere: bool = False
+    master: int = 0
+    loopback: bool = False
+    ethernet: bool = True
 
 
 @frozen(kw_only=True)
@@ -80,6 +86,36 @@ class Route:
     ifindex: int
     destination: Network
     gateway: Address | None = None
+
+
+@frozen(kw_only=True)
+class DefaultRoute:
+    """One next hop of a default route of the main table.
+
+    :param source: the address that the node prefers for what it sends by it; None: whichever.
+    """
+
+    ifindex: int
+    version: int
+    gateway: Address | None = None
+    source: Address | None = None
+
+
+@frozen(kw_only=True)
+class DeviceAddress:
+    """An address of global scope, as one to be used.
+
+    :param ready: it may be used now: not waiting for, nor failed, the detection of duplicates (RFC 4862 5.4).
+    :param deprecated: no new connections should have it (RFC 4862 5.5.4).
+    :param secondary: there is a primary one of its network; of IPv6: a temporary one (RFC 8981).
+    """
+
+    ifindex: int
+    address: Address
+    prefix_length: int
+    ready: bool = True
+    deprecated: bool = False
+    secondary: bool = False
 
 
 Fact = InterfaceAddress | Neighbour | Route

@@ -8,12 +8,14 @@ an earlier one failed.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import itertools
 import os
 import select
 import socket
 import struct
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
@@ -30,6 +32,19 @@ _NLM_F_CAPPED, _NLM_F_ACK_TLVS = 0x100, 0x200
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NLMSGERR_ATTR_MSG = 1
 _HEADER = struct.Struct("=IHHII")
+
+_SO_ATTACH_FILTER = 26
+_INSTRUCTION = struct.Struct("=HBBI")  # struct sock_filter: code, jump if true, jump if false, k
+#: Classic BPF on a message: pass, unless its type (low byte) is RTM_NEWROUTE or RTM_DELROUTE and `rtm_dst_len` is not zero.
+_DEFAULT_ROUTES = (
+    (0x30, 0, 0, 4 if sys.byteorder == "little" else 5),  # load byte
+    (0x15, 1, 0, 24),  # jump if equal
+    (0x15, 0, 2, 25),
+    (0x30, 0, 0, 17),
+    (0x15, 0, 1, 0),
+    (0x06, 0, 0, 0xFFFFFFFF),  # return: all of it
+    (0x06, 0, 0, 0),  # return: nothing of it
+)
 
 #: Requests sent at once: their answers must fit into the socket's receive buffer together.
 BATCH = 64
@@ -75,6 +90,13 @@ class Rtnl:
 
     def close(self) -> None:
         self._socket.close()
+
+    def only_default_routes(self) -> None:
+        """From now on, of routes only the default ones are told of: others come and go by the thousand on a router."""
+        filter_ = b"".join(_INSTRUCTION.pack(*each) for each in _DEFAULT_ROUTES)
+        buffer = ctypes.create_string_buffer(filter_, len(filter_))
+        program = struct.pack("@HP", len(_DEFAULT_ROUTES), ctypes.addressof(buffer))
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
     def request(self, requests: Sequence[Request]) -> list[list[bytes]]:
         """Sends all requests and returns the replies to each (whole messages; none for those that only do something).
@@ -179,6 +201,16 @@ class Rtnl:
             except OSError as error:
                 raise RtnlError(f"no answer from the kernel: {error}", errno=error.errno or 0) from error
             yield from _split(data)
+
+
+def opened_in(netns: str, groups: int = 0) -> Rtnl:
+    """A socket of a namespace, by path or name; the empty one is the caller's own. A socket keeps to where it was made."""
+    from axoneme.core.net import namespaces
+
+    if not netns:
+        return Rtnl(groups)
+    with namespaces.opened(netns) as namespace:
+        return namespace.visit(lambda: Rtnl(groups))
 
 
 def _split(data: bytes) -> Iterator[tuple[int, int, bytes]]:

@@ -30,6 +30,7 @@ from axoneme.core.datapath.compiler import Bytecode
 from axoneme.core.datapath.composer import Composition, Constants
 from axoneme.core.datapath.datapath import Datapath
 from axoneme.core.errors import CompileError, Where
+from axoneme.core.net.devices import DEVICES, Device
 from axoneme.core.net.model import Link
 from axoneme.core.platform import LinkCallback
 from axoneme.core.records import Service
@@ -143,6 +144,8 @@ class FakePlatform:
         self.fake_kernel = FakeKernel()
         self.compiler = FakeCompiler()
         self.connector = FakeConnector("test")
+        #: The node's devices, to be set before the agent starts.
+        self.devices: tuple[Device, ...] = ()
 
     def prepare(self, settings: Settings) -> None:
         return
@@ -172,7 +175,14 @@ class FakePlatform:
         return workloads
 
     def services(self, runtime: Runtime, settings: Settings) -> list[Service]:
-        return []
+        async def devices(ready: Callable[[], None]) -> None:
+            table = runtime.state.writer(DEVICES.name, Device)
+            runtime.datapath.use_devices([each for each in self.devices if each.used])
+            table.upsert(*self.devices)
+            table.mark_initialized()
+            ready()
+
+        return [Service(name="devices", run=devices)]
 
     def forget(self) -> None:
         return

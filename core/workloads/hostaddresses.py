@@ -42,9 +42,10 @@ class HostAddresses:
     async def run(self, ready: Callable[[], None]) -> None:
         """Until it is cancelled; see `axoneme.core.records.Service`."""
         from axoneme.core.net import host
+        from axoneme.core.net.rtnl import opened_in
 
         loop = asyncio.get_running_loop()
-        with self._socket(host.ADDRESS_GROUPS) as news, self._socket(0) as rtnl:
+        with opened_in(self._netns, host.ADDRESS_GROUPS) as news, opened_in(self._netns) as rtnl:
             loop.add_reader(news.fileno(), self._changed.set)
             try:
                 self._update(host.node_addresses(rtnl))
@@ -57,16 +58,6 @@ class HostAddresses:
                         self._update(host.node_addresses(rtnl))
             finally:
                 loop.remove_reader(news.fileno())
-
-    def _socket(self, groups: int) -> Rtnl:
-        """A socket keeps to the namespace that it was made in."""
-        from axoneme.core.net.namespaces import opened
-        from axoneme.core.net.rtnl import Rtnl
-
-        if not self._netns:
-            return Rtnl(groups)
-        with opened(self._netns) as namespace:
-            return namespace.visit(lambda: Rtnl(groups))
 
     def _update(self, addresses: set[Address]) -> None:
         self._ipcache.set_hosts(addresses | self._configured)

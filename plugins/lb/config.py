@@ -78,7 +78,7 @@ class LbConfig:
         True, help="workloads reach the world under the address of the device by which they leave"
     )
     xdp: bool = setting(
-        True, help="serve the outside before the network stack, at the devices that datapath.devices names"
+        True, help="serve the outside before the network stack, at the node's devices (datapath.devices)"
     )
     native: tuple[IPv4Network | IPv6Network, ...] = setting(
         (), help="prefixes that workloads reach under their own addresses, besides the node's own pools"

@@ -16,7 +16,7 @@ _STAGES = Path(__file__).parent / "stages"
 
 
 def stages(config: LbConfig) -> Iterable[Stage]:
-    """The edge's stages. They do nothing at nodes without `datapath.devices`: nothing is attached there."""
+    """The edge's stages. They are what automatic devices are for (`Stage.devices`); without devices they run nowhere."""
     if config.xdp:
         yield _xdp(config)
     yield _masquerade(config)
@@ -30,6 +30,7 @@ def _xdp(config: LbConfig) -> Stage:
         phase=Phase.TRANSLATE,
         runs=Runs.EVERY,
         defines=numbers() | {"HASH_SEED": config.hash_seed},
+        devices=True,
     )
 
 
@@ -42,4 +43,5 @@ def _masquerade(config: LbConfig) -> Stage:
         runs=Runs.FIRST,
         maps=("lb_addresses4", "lb_addresses6", "lb_native4", "lb_native6"),
         defines={"MASQUERADE": int(config.masquerade)},
+        devices=True,
     )

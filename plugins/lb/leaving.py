@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from axoneme.core import logs
 from axoneme.core.datapath.endpoint_maps import words
-from axoneme.core.datapath.placement import device_indexes
+from axoneme.core.net.devices import DEVICES, Device
 from axoneme.core.plugin import PluginContext
 from axoneme.core.records import Health, Level
-from axoneme.core.workloads.endpoints import IPCACHE, IpcacheEntry, IpcacheSource
 
 if TYPE_CHECKING:
     from axoneme.core.datapath.maps import Map
-    from axoneme.core.net.model import Address, InterfaceAddress, Network
+    from axoneme.core.net.model import Address, Network
+    from axoneme.core.state.table import Table
 
 log = logs.get(__name__)
 
@@ -53,10 +53,7 @@ def _count(counters: Map, direction: int) -> int:
 
 
 class Leaving:
-    """A service: keeps `lb_addresses…` and `lb_native…` as the node's devices and the configuration are.
-
-    The node's addresses in the ipcache tell when to look at the devices again; which device has which is asked of the kernel.
-    """
+    """A service: keeps `lb_addresses…` and `lb_native…` as the node's devices (table `devices`) and the configuration are."""
 
     def __init__(self, context: PluginContext) -> None:
         self._context = context
@@ -65,14 +62,12 @@ class Leaving:
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Until it is cancelled; see `axoneme.core.records.Service`."""
-        table = self._context.state.table(IPCACHE.name, IpcacheEntry)
         self._write_native()
-        watch = table.watch()
+        watch = self._table.watch()
         try:
             async for batch in watch:
-                if batch.reset or any(_is_host(change.row) for change in batch.changes):
-                    await asyncio.to_thread(self._write_addresses)
                 if batch.initialized:
+                    self._write_addresses()
                     ready()
         finally:
             watch.close()
@@ -93,12 +88,24 @@ class Leaving:
             *(pool for pool in (pools.ipv4, pools.ipv6) if pool is not None),
         }
 
+    @property
+    def _table(self) -> Table[Device]:
+        return self._context.state.table(DEVICES.name, Device)
+
+    def _used(self) -> list[Device]:
+        return [device for device in self._table if device.used]
+
     def _write_addresses(self) -> None:
-        devices = device_indexes(self._context.settings.datapath).values()
-        self._given = {family: addresses_of(devices, _node_addresses(), family) for family in FAMILIES}
-        for family, given in self._given.items():
+        for family in FAMILIES:
+            given = addresses_of(self._used(), self._present(family), family)
             values = [{"a": words(address)} for address in given.values()]
             self._reconcile(f"lb_addresses{family}", list(given), values)
+            self._given[family] = given
+
+    def _present(self, family: int) -> dict[int, Address]:
+        """Under which addresses connections leave now, by interface index."""
+        keys, values = self._context.map(f"lb_addresses{family}").items()
+        return {int(key): ip_address(value["a"].tobytes()) for key, value in zip(keys, values, strict=True)}
 
     def _reconcile(self, name: str, keys: list[Any], values: list[Any]) -> None:
         diff = self._context.map(name).reconcile(keys, values)
@@ -110,13 +117,15 @@ class Leaving:
         settings = self._context.settings.datapath
         if not self._context.config.masquerade:
             return Health(level=Level.OK)
-        if not settings.devices:
-            reason = "workloads reach the world only where there is a way back to them: name the devices in datapath.devices"
+        devices = self._used()
+        if not devices:
+            why = "none is to be used (datapath.devices)" if not settings.devices else "none leads there"
+            reason = f"workloads reach the world by no device of ours, under their own addresses: {why}"
             return Health(level=Level.OK, reason=reason)
         without = [
-            name
-            for name, index in device_indexes(settings).items()
-            if not any(index in given for given in self._given.values())
+            device.name
+            for device in devices
+            if not any(device.ifindex in given for given in self._given.values())
         ]
         if without:
             return Health(level=Level.DEGRADED, reason=f"no address to leave by: {', '.join(without)}")
@@ -138,23 +147,18 @@ def of(context: PluginContext) -> Leaving:
 
 
 def addresses_of(
-    devices: Iterable[int], addresses: Iterable[InterfaceAddress], family: int
+    devices: Iterable[Device], present: Mapping[int, Address], family: int
 ) -> dict[int, Address]:
-    """The first global address of each device, in the kernel's order, by interface index."""
-    wanted, given = set(devices), dict[int, "Address"]()
-    for each in addresses:
-        if each.ifindex in wanted and each.address.version == family and each.ifindex not in given:
-            given[each.ifindex] = each.address
+    """The address under which connections leave by each device, by interface index.
+
+    The one that it has already, as long as it is there: connections have it. Otherwise the best one.
+
+    :param present: those that are in use.
+    """
+    given = dict[int, "Address"]()
+    for device in devices:
+        own = [address for address in device.addresses if address.version == family]
+        if own:
+            kept = present.get(device.ifindex)
+            given[device.ifindex] = kept if kept in own else own[0]
     return given
-
-
-def _is_host(row: IpcacheEntry) -> bool:
-    return row.source is IpcacheSource.HOST
-
-
-def _node_addresses() -> list[InterfaceAddress]:
-    from axoneme.core.net import host
-    from axoneme.core.net.rtnl import Rtnl
-
-    with Rtnl(0) as rtnl:
-        return host.interface_addresses(rtnl)

@@ -19,6 +19,7 @@ from attrs import field, frozen
 from axoneme.core.datapath.abi import ADDRESS, CONNECTION, PREFIX, TUPLE
 from axoneme.core.datapath.layout import Struct, array, be16, s32, u8, u16, u32, u64
 from axoneme.core.datapath.maps import MapKind, MapSpec
+from axoneme.core.net.devices import LIMIT as DEVICES
 
 #: Bits of an LPM key in front of the address: the service's number.
 SOURCE_PREFIX_BITS = 32
@@ -208,7 +209,7 @@ def _of_family(family: int, sizes: Sizes) -> tuple[MapSpec, ...]:
             doc="backends elsewhere that answer clients themselves, by connection",
         ),
         MapSpec(
-            f"lb_addresses{family}", MapKind.HASH, u32, ADDRESS[family], 64,
+            f"lb_addresses{family}", MapKind.HASH, u32, ADDRESS[family], DEVICES,
             doc="the node's address on each of its devices, for what leaves by it",
         ),
         MapSpec(

@@ -19,6 +19,14 @@ _STEPS = (
     Column("digest", "digest"),
     Column("file", "file"),
 )
+_DEVICES = (
+    Column("device", "name"),
+    Column("used", "used"),
+    Column("why", "why"),
+    Column("addresses", "addresses"),
+    Column("programs", "programs"),
+    Column("note", lambda row: row["note"] or None),
+)
 _COUNTERS = (
     Column("reason", lambda row: row["reason"] or row["number"]),
     Column("direction", "direction"),
@@ -74,3 +82,14 @@ def source(session: Session, attach_point: str) -> None:
 def counters(session: Session, output: str) -> None:
     """Show packets and bytes by reason and direction, since the maps were made."""
     emit(session.call("datapath.counters"), output, _COUNTERS, empty="no packets yet")
+
+
+@click.command()
+@output_option
+@click.pass_obj
+def devices(session: Session, output: str) -> None:
+    """Show the node's devices: which are used towards the world, and why the others are not.
+
+    Interfaces that agents made themselves are left out.
+    """
+    emit(session.call("datapath.devices"), output, _DEVICES)

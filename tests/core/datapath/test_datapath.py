@@ -19,6 +19,7 @@ from axoneme.core.datapath.maps import MapKind, MapSpec
 from axoneme.core.datapath.pins import Pins
 from axoneme.core.datapath.placement import cgroup_root
 from axoneme.core.errors import CompileError, KernelError, PluginError, VerifierError
+from axoneme.core.net.devices import Device
 from axoneme.core.records import Phase, Runs, Stage
 from axoneme.core.settings import DatapathSettings, Strategy
 from axoneme.core.testing.datapath import program_cache
@@ -282,15 +283,59 @@ async def connect(cgroup: Path) -> str:
 
 
 @pytest.mark.kernel
-async def test_devices_get_their_programs_when_they_are_named(
+async def test_devices_get_their_programs_and_lose_them_while_it_runs(
     running_kernel: Kernel, real_pins: Pins, real_interface: Callable[[], int]
 ) -> None:
-    ifindex = real_interface()
-    settings = attrs.evolve(SETTINGS, devices=(socket.if_indextoname(ifindex), "absent0"))
-    datapath = make(running_kernel, real_pins, settings)
+    one, other = (
+        Device(ifindex=index, name=socket.if_indextoname(index), used=True, why="", named=True)
+        for index in (real_interface(), real_interface())
+    )
+    datapath = make(running_kernel, real_pins, attrs.evolve(SETTINGS, devices=("some*",)))
+    datapath.use_devices([one])
     datapath.activate(await datapath.build(datapath.blueprint([], [])))
-    assert datapath.links.names() == [f"from_network-{ifindex}"]
-    assert datapath.map("devices").items()[0].tolist() == [ifindex]
+    assert datapath.links.names() == [f"from_network-{one.ifindex}"]
+    assert datapath.map("devices").items()[0].tolist() == [one.ifindex]
+    revision = datapath.raise_revision()
+    datapath.use_devices([other])
+    assert datapath.links.names() == [f"from_network-{other.ifindex}"]
+    assert datapath.map("devices").items()[0].tolist() == [other.ifindex]
+    datapath.use_devices([other])
+    assert datapath.raise_revision() == revision + 2, "only a change makes cached verdicts stale"
+    datapath.close()
+
+
+@pytest.mark.kernel
+async def test_as_long_as_nobody_says_which_devices_there_are_nothing_is_detached(
+    running_kernel: Kernel, real_pins: Pins, real_interface: Callable[[], int]
+) -> None:
+    """An agent that starts again does not know yet; nor does one that cannot ask the kernel."""
+    device = Device(ifindex=real_interface(), name="a", used=True, why="", named=True)
+    settings = attrs.evolve(SETTINGS, devices=("a",))
+    first = make(running_kernel, real_pins, settings)
+    first.use_devices([device])
+    first.activate(await first.build(first.blueprint([], [])))
+    first.close()
+    second = make(running_kernel, real_pins, settings)
+    second.activate(await second.build(second.blueprint([], [])))
+    assert second.links.names() == [f"from_network-{device.ifindex}"]
+    assert second.map("devices").items()[0].tolist() == [device.ifindex]
+    second.use_devices([])
+    assert second.links.names() == []
+    second.close()
+
+
+async def test_automatic_devices_need_somebody_who_has_something_to_do_there(
+    kernel: Kernel, pins: Pins, interface: Callable[[], int]
+) -> None:
+    """Or else packets would pass the host's own filters for nothing."""
+    datapath = make(kernel, pins)
+    device = Device(ifindex=interface(), name="a", used=True, why="")
+    datapath.use_devices([device])
+    idle, busy = stage(), attrs.evolve(stage(), devices=True)
+    for one, names in ((idle, []), (busy, [f"from_network-{device.ifindex}"]), (idle, [])):
+        datapath.activate(await datapath.build(datapath.blueprint([("one", one)], [])))
+        assert datapath.links.names() == names
+        assert len(datapath.map("devices").items()[0]) == len(names)
     datapath.close()
 
 

@@ -9,21 +9,29 @@ import numpy as np
 import pytest
 from lb_scenes import kit
 
-from axoneme.core.net.model import InterfaceAddress
+from axoneme.core.net.devices import Device
 from axoneme.core.records import Level
+from axoneme.core.testing.agent import FakePlatform
 from axoneme.plugins.lb.leaving import NO_PORT, WINDOW, Refused, addresses_of, of
 
 
-def test_each_device_has_its_first_address_of_a_family() -> None:
-    rows = [
-        InterfaceAddress(2, ip_address("198.51.100.2"), 24),
-        InterfaceAddress(2, ip_address("198.51.100.3"), 24),
-        InterfaceAddress(2, ip_address("2001:db8::2"), 64),
-        InterfaceAddress(3, ip_address("192.0.2.2"), 24),
-        InterfaceAddress(4, ip_address("10.0.0.1"), 8),
-    ]
-    assert addresses_of([2, 3], rows, 4) == {2: ip_address("198.51.100.2"), 3: ip_address("192.0.2.2")}
-    assert addresses_of([2, 3], rows, 6) == {2: ip_address("2001:db8::2")}
+def device(ifindex: int, *addresses: str) -> Device:
+    return Device(
+        ifindex=ifindex, name=f"eth{ifindex}", used=True, why="", addresses=tuple(map(ip_address, addresses))
+    )
+
+
+def test_each_device_has_its_best_address_of_a_family() -> None:
+    rows = [device(2, "198.51.100.2", "198.51.100.3", "2001:db8::2"), device(3, "192.0.2.2")]
+    assert addresses_of(rows, {}, 4) == {2: ip_address("198.51.100.2"), 3: ip_address("192.0.2.2")}
+    assert addresses_of(rows, {}, 6) == {2: ip_address("2001:db8::2")}
+
+
+def test_an_address_that_connections_have_is_kept_as_long_as_it_is_there() -> None:
+    rows = [device(2, "198.51.100.2", "198.51.100.3")]
+    kept = {2: ip_address("198.51.100.3"), 3: ip_address("192.0.2.2")}
+    assert addresses_of(rows, kept, 4) == {2: ip_address("198.51.100.3")}
+    assert addresses_of(rows, {2: ip_address("198.51.100.9")}, 4) == {2: ip_address("198.51.100.2")}
 
 
 class Counters:
@@ -50,11 +58,22 @@ def test_refusals_are_recent_for_a_while() -> None:
     assert refused.recent(counters) == 0  # type: ignore[arg-type]
 
 
-async def test_without_devices_the_status_says_how_to_have_it() -> None:
+async def test_without_devices_the_status_says_so_and_is_well() -> None:
     async with kit() as agent:
         health = of(agent.agent.context("lb")).health()
         assert health.level is Level.OK
-        assert "datapath.devices" in health.reason
+        assert "no device" in health.reason
+
+
+async def test_a_device_without_an_address_to_leave_by() -> None:
+    platform = FakePlatform()
+    platform.devices = (device(2, "198.51.100.2", "2001:db8::2"), device(3))
+    async with kit(platform=platform) as agent:
+        health = of(agent.agent.context("lb")).health()
+        assert (health.level, health.reason) == (Level.DEGRADED, "no address to leave by: eth3")
+        for family, words in ((4, [0xC6336402]), (6, [0x20010DB8, 0, 0, 2])):
+            keys, values = agent.agent.datapath.map(f"lb_addresses{family}").items()
+            assert (keys.tolist(), values["a"].tolist()) == ([2], [words])
 
 
 async def test_the_pools_are_reached_as_who_one_is() -> None:
