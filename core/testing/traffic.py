@@ -17,6 +17,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
@@ -101,10 +102,14 @@ class Traffic:
     """Traffic that runs inside `with`, in a process of its own.
 
     :param servers: namespace and port of echo servers, TCP and UDP, IPv4 and IPv6 each.
+    :param cgroup: the cgroup of all sockets; without one, that of the caller.
     """
 
-    def __init__(self, *, servers: Iterable[tuple[str, int]], flows: Iterable[Flow]) -> None:
+    def __init__(
+        self, *, servers: Iterable[tuple[str, int]], flows: Iterable[Flow], cgroup: Path | None = None
+    ) -> None:
         self._servers = list(servers)
+        self._cgroup = cgroup
         self._flows = list(flows)
         self._process: subprocess.Popen[str] | None = None
         #: After the end: what became of it.
@@ -118,6 +123,8 @@ class Traffic:
             text=True,
         )
         try:
+            if self._cgroup is not None:
+                (self._cgroup / "cgroup.procs").write_text(str(self._process.pid))
             self._order("begin", servers=self._servers, flows=[attrs.asdict(flow) for flow in self._flows])
             self.more(5)
         except BaseException:
