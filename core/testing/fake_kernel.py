@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from attrs import define, evolve, field
+from attrs import evolve
 
 from axoneme.core.datapath import relocate
 from axoneme.core.datapath.kernel import (
@@ -33,7 +33,6 @@ from axoneme.core.datapath.kernel import (
     MapInfo,
     ObjectType,
     Order,
-    Place,
     ProgramAttributes,
     ProgramInfo,
     RingMemory,
@@ -41,39 +40,15 @@ from axoneme.core.datapath.kernel import (
     VerifierRejection,
 )
 from axoneme.core.datapath.uapi import AttachType, LinkType, ProgramType
+from axoneme.core.testing.fake_hooks import (
+    LINK_TYPES,
+    FakeFilters,
+    FakeLink,
+    FakeProgram,
+    link_type,
+    position,
+)
 from axoneme.core.testing.fake_map import FakeMap
-
-_LINK_TYPES = {
-    AttachType.TCX_INGRESS: LinkType.TCX,
-    AttachType.TCX_EGRESS: LinkType.TCX,
-    AttachType.XDP: LinkType.XDP,
-    AttachType.SK_LOOKUP: LinkType.NETNS,
-}
-
-
-@define
-class FakeProgram:
-    id: int
-    attributes: ProgramAttributes
-    map_ids: tuple[int, ...] = ()
-    #: What a test-run gives: (data, context) to (return value, data, context).
-    run: Callable[[bytes, bytes], tuple[int, bytes, bytes]] | None = None
-
-
-@define
-class FakeLink:
-    id: int
-    attach: AttachType
-    target: int
-    program: FakeProgram
-    detached: bool = False
-    #: Folders in which it was pinned; a pin may have been renamed or removed there since.
-    folders: set[Path] = field(factory=set)
-
-    @property
-    def pinned(self) -> bool:
-        here = (path for folder in self.folders if folder.exists() for path in folder.iterdir())
-        return any(path.is_file() and path.read_text() == f"{ObjectType.LINK} {self.id}" for path in here)
 
 
 class FakeKernel:
@@ -95,7 +70,7 @@ class FakeKernel:
         self.maps: dict[int, FakeMap] = {}
         self.programs: dict[int, FakeProgram] = {}
         self.links: dict[int, FakeLink] = {}
-        self.classifiers: dict[tuple[int, AttachType, int, int], Filter] = {}
+        self.classifiers = FakeFilters()
         #: Interfaces that exist; None means all.
         self.interfaces: set[int] | None = None
         self._hooks: dict[tuple[int, AttachType], list[int]] = {}
@@ -133,10 +108,9 @@ class FakeKernel:
     def vanish(self, ifindex: int) -> None:
         """The interface goes, and what is attached to it."""
         for link in self.links.values():
-            if link.target == ifindex and link.attach in _LINK_TYPES:
+            if link.target == ifindex and link.attach in LINK_TYPES:
                 self._unhook(link)
-        for place in [place for place in self.classifiers if place[0] == ifindex]:
-            del self.classifiers[place]
+        self.classifiers.vanish(ifindex)
         if self.interfaces is not None:
             self.interfaces.discard(ifindex)
 
@@ -291,7 +265,7 @@ class FakeKernel:
     ) -> int:
         self._enter("link_create")
         program = self._get(program_fd, FakeProgram)
-        kind = _LINK_TYPES.get(attach, LinkType.CGROUP)
+        kind = link_type(attach)
         if kind in (LinkType.CGROUP, LinkType.NETNS):
             target = os.fstat(target).st_ino
         elif self.interfaces is not None and target not in self.interfaces:
@@ -302,7 +276,7 @@ class FakeKernel:
         if kind is LinkType.TCX and any(self.links[number].program is program for number in hook):
             raise BpfError(f"attach to {attach.name}", errno.EEXIST)
         link = FakeLink(self._next_id(), attach, target, program)
-        hook.insert(_position(hook, order), link.id)
+        hook.insert(position(hook, order), link.id)
         self.links[link.id] = link
         return self._open(link)
 
@@ -326,7 +300,7 @@ class FakeKernel:
         """`target` as for `link_create`."""
         self._enter("hook_state")
         self._reap()
-        if _LINK_TYPES.get(attach, LinkType.CGROUP) in (LinkType.CGROUP, LinkType.NETNS):
+        if link_type(attach) in (LinkType.CGROUP, LinkType.NETNS):
             target = os.fstat(target).st_ino
         links = [self.links[number] for number in self._hooks.get((target, attach), [])]
         return HookState(
@@ -342,24 +316,15 @@ class FakeKernel:
         program = self._get(program_fd, FakeProgram)
         if self.interfaces is not None and wanted.ifindex not in self.interfaces:
             raise BpfError(f"attach filter {wanted.name}", errno.ENODEV)
-        place = _place(wanted)
-        if place in self.classifiers and self.classifiers[place].name != wanted.name:
-            raise BpfError(f"attach filter {wanted.name}", errno.EEXIST)
-        self.classifiers[place] = evolve(wanted, program_id=program.id)
+        self.classifiers.replace(evolve(wanted, program_id=program.id))
 
     def filter_delete(self, unwanted: Filter) -> bool:
         self._enter("filter_delete")
-        present = self.classifiers.get(_place(unwanted))
-        if present is None or present.name != unwanted.name:
-            return False
-        del self.classifiers[_place(unwanted)]
-        return True
+        return self.classifiers.delete(unwanted)
 
     def filters(self, ifindex: int, attach: AttachType) -> list[Filter]:
         self._enter("filters")
-        here = [each for place, each in self.classifiers.items() if place[:2] == (ifindex, attach)]
-        here.reverse()  # within a priority the newest runs first
-        return sorted(here, key=lambda each: each.priority)
+        return self.classifiers.at(ifindex, attach)
 
     # Any object.
 
@@ -441,7 +406,7 @@ class FakeKernel:
         what: FakeLink = self._get(fd, FakeLink)
         return LinkInfo(
             id=what.id,
-            type=_LINK_TYPES.get(what.attach, LinkType.CGROUP),
+            type=link_type(what.attach),
             program_id=what.program.id,
             target=what.target,
             attach=what.attach,
@@ -451,17 +416,3 @@ class FakeKernel:
 def _kind(what: FakeMap | FakeProgram | FakeLink) -> ObjectType:
     kinds = {FakeMap: ObjectType.MAP, FakeProgram: ObjectType.PROGRAM, FakeLink: ObjectType.LINK}
     return kinds[type(what)]
-
-
-def _place(one: Filter) -> tuple[int, AttachType, int, int]:
-    return one.ifindex, one.attach, one.priority, one.handle
-
-
-def _position(hook: list[int], order: Order | None) -> int:
-    if order is None or order.place is Place.LAST:
-        return len(hook)
-    if order.place is Place.FIRST:
-        return 0
-    if order.link_id not in hook:
-        raise BpfError("attach beside a link that is not there", errno.ENOENT)
-    return hook.index(order.link_id) + (order.place is Place.AFTER)

@@ -15,7 +15,8 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from axoneme.core.net import namespaces
-from axoneme.core.testing.packets import ICMP_ECHO, ICMPV6_ECHO, echo, internet_checksum
+from axoneme.core.testing.checksums import internet_checksum
+from axoneme.core.testing.packets import ICMP_ECHO, ICMPV6_ECHO, echo
 
 T = TypeVar("T")
 
