@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from axoneme.core import logs
-from axoneme.core.records import Distribution, Metric, MetricType
+from axoneme.core.records import Distribution, Metric
 
 if TYPE_CHECKING:
     from axoneme.core.agent import Agent
@@ -51,13 +51,13 @@ class CoreMetrics:
 
     def _traffic(self) -> list[Metric]:
         return [
-            _counter("axoneme_packets_total", "packets by reason and direction", self._packets, "reason", "direction"),
-            _counter("cilium_drop_count_total", "packets dropped", lambda: self._dropped("packets"), "reason", "direction"),
-            _counter("cilium_drop_bytes_total", "bytes dropped", lambda: self._dropped("bytes"), "reason", "direction"),
-            _counter("cilium_forward_count_total", "packets forwarded", lambda: self._forwarded("packets"), "direction"),
-            _counter("cilium_forward_bytes_total", "bytes forwarded", lambda: self._forwarded("bytes"), "direction"),
-            _counter("axoneme_events_total", "events read from the ring, by type", self._events, "type"),
-            _counter(
+            Metric.counter("axoneme_packets_total", "packets by reason and direction", self._packets, "reason", "direction"),
+            Metric.counter("cilium_drop_count_total", "packets dropped", lambda: self._dropped("packets"), "reason", "direction"),
+            Metric.counter("cilium_drop_bytes_total", "bytes dropped", lambda: self._dropped("bytes"), "reason", "direction"),
+            Metric.counter("cilium_forward_count_total", "packets forwarded", lambda: self._forwarded("packets"), "direction"),
+            Metric.counter("cilium_forward_bytes_total", "bytes forwarded", lambda: self._forwarded("bytes"), "direction"),
+            Metric.counter("axoneme_events_total", "events read from the ring, by type", self._events, "type"),
+            Metric.counter(
                 "axoneme_events_lost_total", "events that found no room in the ring", lambda: float(self._agent.events.lost)
             ),
         ]  # fmt: skip
@@ -97,21 +97,21 @@ class CoreMetrics:
         tables = self._collector.tables.items
         gc = ("family", "protocol", "status")
         return [
-            _gauge(
+            Metric.gauge(
                 "axoneme_connections", "entries of the connection tables; two per connection",
                 lambda: {(f"IPv{family}",): float(table.entries) for family, table in tables()}, "family",
             ),
-            _counter(
+            Metric.counter(
                 "axoneme_connections_evicted_total", "entries that gave way because the table was full",
                 lambda: float(self._collector.evicted),
             ),
-            _gauge("cilium_datapath_conntrack_gc_entries", "entries at the end of the last pass", self._gc_entries, *gc),
-            _counter(
+            Metric.gauge("cilium_datapath_conntrack_gc_entries", "entries at the end of the last pass", self._gc_entries, *gc),
+            Metric.counter(
                 "cilium_datapath_conntrack_gc_runs_total", "passes over the connection tables",
                 lambda: {(_FAMILIES[f], "any", "completed"): float(t.runs) for f, t in tables()}, *gc,
             ),
-            _histogram("cilium_datapath_conntrack_gc_duration_seconds", "duration of a pass", self._gc_seconds, *gc),
-            _gauge(
+            Metric.histogram("cilium_datapath_conntrack_gc_duration_seconds", "duration of a pass", self._gc_seconds, *gc),
+            Metric.gauge(
                 "cilium_datapath_conntrack_gc_interval_seconds", "time between two passes",
                 lambda: {("global",): self._agent.settings.datapath.timeouts.gc_interval}, "global",
             ),
@@ -137,14 +137,14 @@ class CoreMetrics:
         table = self._agent.runtime.state.table if self._agent.runtime else None
         assert table is not None, "contributions are made by a started agent"
         return [
-            _gauge("cilium_endpoint", "workloads of this node", lambda: float(len(table("endpoints")))),
-            _gauge("cilium_endpoint_state", "workloads by state", self._states, "endpoint_state"),
-            _gauge("cilium_identity", "identities known, by kind", self._identities, "type"),
-            _gauge("cilium_identity_label_sources", "identities by source of labels", self._label_sources, "source"),
-            _gauge("cilium_ip_addresses", "addresses given to workloads", self._addresses, "family"),
-            _gauge("cilium_ipam_capacity", "addresses in the pools", self._capacity, "family"),
-            _gauge("cilium_nodes_all_num", "nodes known, this one included", lambda: 1.0),
-            _gauge("axoneme_resources", "resource objects by kind and state", self._resources, "kind", "state"),
+            Metric.gauge("cilium_endpoint", "workloads of this node", lambda: float(len(table("endpoints")))),
+            Metric.gauge("cilium_endpoint_state", "workloads by state", self._states, "endpoint_state"),
+            Metric.gauge("cilium_identity", "identities known, by kind", self._identities, "type"),
+            Metric.gauge("cilium_identity_label_sources", "identities by source of labels", self._label_sources, "source"),
+            Metric.gauge("cilium_ip_addresses", "addresses given to workloads", self._addresses, "family"),
+            Metric.gauge("cilium_ipam_capacity", "addresses in the pools", self._capacity, "family"),
+            Metric.gauge("cilium_nodes_all_num", "nodes known, this one included", lambda: 1.0),
+            Metric.gauge("axoneme_resources", "resource objects by kind and state", self._resources, "kind", "state"),
         ]  # fmt: skip
 
     def _states(self) -> Numbers:
@@ -189,20 +189,20 @@ class CoreMetrics:
         from axoneme.core.datapath.usage import OPERATIONS
 
         return [
-            _counter(
+            Metric.counter(
                 "cilium_bpf_map_ops_total", "entries written to and deleted from maps", OPERATIONS.read,
                 "map_name", "operation", "outcome",
             ),
-            _gauge("cilium_bpf_map_pressure", "how full maps are, 0 to 1", self._pressure, "map_name"),
-            _gauge("cilium_bpf_map_capacity", "entries that maps have room for", self._map_capacity, "map_group"),
-            _gauge("axoneme_bpf_map_entries", "entries of maps, when last read", self._map_entries, "map_name"),
-            _gauge("cilium_bpf_maps", "maps that are open", lambda: float(len(self._open_maps()))),
-            _gauge("cilium_bpf_progs", "programs that are loaded", lambda: float(len(self._programs()))),
-            _gauge(
+            Metric.gauge("cilium_bpf_map_pressure", "how full maps are, 0 to 1", self._pressure, "map_name"),
+            Metric.gauge("cilium_bpf_map_capacity", "entries that maps have room for", self._map_capacity, "map_group"),
+            Metric.gauge("axoneme_bpf_map_entries", "entries of maps, when last read", self._map_entries, "map_name"),
+            Metric.gauge("cilium_bpf_maps", "maps that are open", lambda: float(len(self._open_maps()))),
+            Metric.gauge("cilium_bpf_progs", "programs that are loaded", lambda: float(len(self._programs()))),
+            Metric.gauge(
                 "cilium_bpf_maps_virtual_memory_max_bytes", "memory of the maps",
                 lambda: sum(_memory(each.fd) for each in self._open_maps().values()),
             ),
-            _gauge(
+            Metric.gauge(
                 "cilium_bpf_progs_virtual_memory_max_bytes", "memory of the programs",
                 lambda: sum(_memory(fd) for fd in self._programs()),
             ),
@@ -250,18 +250,18 @@ class CoreMetrics:
 
         build = (version(), "", platform.machine())
         return [
-            _gauge("cilium_version", "the agent's version", lambda: {build: 1.0}, "version", "revision", "arch"),
-            _gauge("cilium_agent_bootstrap_seconds", "duration of the start", self._bootstrap, "scope", "outcome"),
-            _histogram(
+            Metric.gauge("cilium_version", "the agent's version", lambda: {build: 1.0}, "version", "revision", "arch"),
+            Metric.gauge("cilium_agent_bootstrap_seconds", "duration of the start", self._bootstrap, "scope", "outcome"),
+            Metric.histogram(
                 "cilium_agent_api_process_time_seconds", "duration of calls of the local API", SECONDS.read,
                 "path", "method", "return_code",
             ),
-            _counter(
+            Metric.counter(
                 "cilium_errors_warnings_total", "errors and warnings logged",
                 lambda: {labels: float(number) for labels, number in logs.TROUBLES.items()}, "level", "subsystem",
             ),
-            _gauge("cilium_hive_status", "services and checks by health", self._health, "status"),
-            _gauge("cilium_controllers_failing", "services that fail", self._failing),
+            Metric.gauge("cilium_hive_status", "services and checks by health", self._health, "status"),
+            Metric.gauge("cilium_controllers_failing", "services that fail", self._failing),
         ]  # fmt: skip
 
     def _bootstrap(self) -> Numbers:
@@ -306,15 +306,3 @@ def _memory(fd: int) -> float:
 
 
 Read = Callable[[], Any]
-
-
-def _counter(name: str, text: str, read: Read, *labels: str) -> Metric:
-    return Metric(name=name, type=MetricType.COUNTER, help=text, read=read, labels=labels)
-
-
-def _gauge(name: str, text: str, read: Read, *labels: str) -> Metric:
-    return Metric(name=name, type=MetricType.GAUGE, help=text, read=read, labels=labels)
-
-
-def _histogram(name: str, text: str, read: Read, *labels: str) -> Metric:
-    return Metric(name=name, type=MetricType.HISTOGRAM, help=text, read=read, labels=labels)

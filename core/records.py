@@ -212,6 +212,10 @@ class MetricType(enum.StrEnum):
     HISTOGRAM = "histogram"
 
 
+#: Gives the value of a metric, or one per label tuple.
+Read = Callable[[], "float | Distribution | Mapping[tuple[str, ...], float | Distribution]"]
+
+
 @frozen(kw_only=True)
 class Metric:
     """A number that the agent shows: `read` returns it, or one per label tuple.
@@ -225,8 +229,20 @@ class Metric:
     name: str
     type: MetricType
     help: str
-    read: Callable[[], float | Distribution | Mapping[tuple[str, ...], float | Distribution]]
+    read: Read
     labels: tuple[str, ...] = ()
+
+    @classmethod
+    def counter(cls, name: str, help: str, read: Read, *labels: str) -> Metric:
+        return cls(name=name, type=MetricType.COUNTER, help=help, read=read, labels=labels)
+
+    @classmethod
+    def gauge(cls, name: str, help: str, read: Read, *labels: str) -> Metric:
+        return cls(name=name, type=MetricType.GAUGE, help=help, read=read, labels=labels)
+
+    @classmethod
+    def histogram(cls, name: str, help: str, read: Read, *labels: str) -> Metric:
+        return cls(name=name, type=MetricType.HISTOGRAM, help=help, read=read, labels=labels)
 
 
 @frozen(kw_only=True)

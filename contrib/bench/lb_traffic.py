@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from attrs import frozen
@@ -159,26 +160,23 @@ def throughput_lost(rounds: int) -> list[float]:
 
 
 def figures() -> list[Figure]:
+    costs = (
+        (
+            "lb.requests.lost",
+            "requests per second on short connections that a service costs, of direct; at the socket",
+            partial(requests_lost, at_socket=True),
+        ),
+        (
+            "lb.requests.lost.packet",
+            "the same, translated at the packet",
+            partial(requests_lost, at_socket=False),
+        ),
+        (
+            "lb.throughput.lost",
+            "throughput of one TCP stream (iperf3) that a service costs, of direct",
+            throughput_lost,
+        ),
+    )
     return [
-        Figure(
-            name="lb.requests.lost",
-            unit="%",
-            limit=5.0,
-            what="requests per second on short connections that a service costs, of direct; at the socket",
-            measure=lambda rounds: requests_lost(rounds, at_socket=True),
-        ),
-        Figure(
-            name="lb.requests.lost.packet",
-            unit="%",
-            limit=5.0,
-            what="the same, translated at the packet",
-            measure=lambda rounds: requests_lost(rounds, at_socket=False),
-        ),
-        Figure(
-            name="lb.throughput.lost",
-            unit="%",
-            limit=5.0,
-            what="throughput of one TCP stream (iperf3) that a service costs, of direct",
-            measure=throughput_lost,
-        ),
+        Figure(name=name, unit="%", limit=5.0, what=what, measure=measure) for name, what, measure in costs
     ]

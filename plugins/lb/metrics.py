@@ -3,52 +3,43 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from axoneme.core.plugin import PluginContext
-from axoneme.core.records import Metric, MetricType
+from axoneme.core.records import Metric
 from axoneme.plugins.lb import control
 
 
 def metrics(context: PluginContext) -> Iterable[Metric]:
     source = control.of(context)
     return [
-        _gauge("axoneme_services", "services, by type", lambda: _types(source), ("type",)),
-        _gauge("axoneme_lb_entries", "entries in the kernel's maps", lambda: _entries(source), ("map",)),
-        _gauge("axoneme_lb_limits", "the most entries that they can hold", lambda: _limits(source), ("map",)),
-        _gauge(
+        Metric.gauge("axoneme_services", "services, by type", lambda: _types(source), "type"),
+        Metric.gauge("axoneme_lb_entries", "entries in the kernel's maps", lambda: _entries(source), "map"),
+        Metric.gauge(
+            "axoneme_lb_limits", "the most entries that they can hold", lambda: _limits(source), "map"
+        ),
+        Metric.gauge(
             "axoneme_lb_refused_services",
             "services that do not fit, by the limit",
             lambda: _refused(source),
-            ("limit",),
+            "limit",
         ),
-        _gauge("axoneme_lb_update_seconds", "duration of the last update", lambda: source.last_duration),
-        _counter("axoneme_lb_updates_total", "updates that changed the maps", lambda: source.updates),
-        _counter("axoneme_lb_writes_total", "entries written or removed", lambda: source.writes),
-        _counter(
+        Metric.gauge(
+            "axoneme_lb_update_seconds", "duration of the last update", lambda: source.last_duration
+        ),
+        Metric.counter("axoneme_lb_updates_total", "updates that changed the maps", lambda: source.updates),
+        Metric.counter("axoneme_lb_writes_total", "entries written or removed", lambda: source.writes),
+        Metric.counter(
             "axoneme_lb_closed_sockets_total",
             "connections to backends that were gone, closed",
             lambda: source.closer.closed + source.mover.closed,
         ),
-        _counter(
+        Metric.counter(
             "axoneme_lb_moved_sockets_total",
             "UDP sockets whose backend was gone, connected again",
             lambda: source.mover.moved,
         ),
     ]
-
-
-def _gauge(
-    name: str,
-    text: str,
-    read: Callable[[], float | Mapping[tuple[str, ...], float]],
-    labels: tuple[str, ...] = (),
-) -> Metric:
-    return Metric(name=name, type=MetricType.GAUGE, help=text, read=read, labels=labels)
-
-
-def _counter(name: str, text: str, read: Callable[[], float]) -> Metric:
-    return Metric(name=name, type=MetricType.COUNTER, help=text, read=read)
 
 
 def _types(source: control.Control) -> Mapping[tuple[str, ...], float]:

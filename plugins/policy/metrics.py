@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from axoneme.core.datapath.proxies import Proxy
 from axoneme.core.plugin import PluginContext
-from axoneme.core.records import Metric, MetricType
+from axoneme.core.records import Metric
 from axoneme.plugins.policy import reconciler
 from axoneme.plugins.policy.engine import Engine
 from axoneme.plugins.policy.model import Direction
@@ -15,73 +15,87 @@ from axoneme.plugins.policy.model import Direction
 
 def metrics(context: PluginContext) -> Iterable[Metric]:
     source = reconciler.of(context)
+    return [*_state(context, source), *_work(context, source)]
+
+
+def _state(context: PluginContext, source: reconciler.PolicyReconciler) -> list[Metric]:
+    """What is in force."""
     return [
-        _gauge("cilium_policy", "policies loaded", lambda: len(source.engine.policies)),
-        _gauge(
-            "cilium_policy_max_revision", "the revision by which connections are decided",
+        Metric.gauge("cilium_policy", "policies loaded", lambda: len(source.engine.policies)),
+        Metric.gauge(
+            "cilium_policy_max_revision",
+            "the revision by which connections are decided",
             lambda: int(context.map("runtime").lookup(0)["revision"]),
         ),
-        Metric(
-            name="cilium_policy_endpoint_enforcement_status",
-            type=MetricType.GAUGE,
-            help="workloads by the directions in which policy is enforced",
-            read=lambda: enforcement(source.engine),
-            labels=("enforcement",),
+        Metric.gauge(
+            "cilium_policy_endpoint_enforcement_status",
+            "workloads by the directions in which policy is enforced",
+            lambda: enforcement(source.engine),
+            "enforcement",
         ),
-        Metric(
-            name="axoneme_policy_entries",
-            type=MetricType.GAUGE,
-            help="entries of the decision tables",
-            read=lambda: entries(source.engine),
-            labels=("table",),
+        Metric.gauge(
+            "axoneme_policy_entries",
+            "entries of the decision tables",
+            lambda: entries(source.engine),
+            "table",
         ),
-        Metric(
-            name="axoneme_policy_no_room",
-            type=MetricType.GAUGE,
-            help="what the kernel's tables had no room for: workloads that are closed, and peers denied what they are allowed",
-            read=lambda: {
+        Metric.gauge(
+            "axoneme_policy_no_room",
+            "what the kernel's tables had no room for: workloads that are closed, and peers denied what they are allowed",
+            lambda: {
                 ("workloads",): len(source.shortfall.closed),
                 ("peers",): sum(source.shortfall.narrowed.values()),
             },
-            labels=("what",),
+            "what",
         ),
-        Metric(
-            name="cilium_proxy_redirects",
-            type=MetricType.GAUGE,
-            help="decisions that send traffic through a proxy",
-            read=lambda: redirects(source.engine),
-            labels=("protocol_l7",),
+        Metric.gauge(
+            "cilium_proxy_redirects",
+            "decisions that send traffic through a proxy",
+            lambda: redirects(source.engine),
+            "protocol_l7",
         ),
-        Metric(
-            name="cilium_policy_incremental_update_duration",
-            type=MetricType.HISTOGRAM,
-            help="from a change to the decision tables being written, in seconds",
-            read=source.durations.read,
-            labels=("scope",),
+        Metric.gauge(
+            "axoneme_policy_unresolvable",
+            "workloads with rules that contradict each other",
+            lambda: len(source.engine.errors()),
         ),
-        _gauge("axoneme_policy_unresolvable", "workloads with rules that contradict each other", lambda: len(source.engine.errors())),
-        _gauge("axoneme_policy_update_seconds", "duration of the last update", lambda: source.last_duration),
-        _gauge("axoneme_policy_last_write_timestamp_seconds", "when the decision tables were written last", lambda: source.last_write),
-        Metric(
-            name="axoneme_policy_audited_total",
-            type=MetricType.COUNTER,
-            help="connections that pass only because a policy is rehearsed",
-            read=lambda: audited(context),
-            labels=("direction",),
+    ]
+
+
+def _work(context: PluginContext, source: reconciler.PolicyReconciler) -> list[Metric]:
+    """What was done, and how long it took."""
+    return [
+        Metric.histogram(
+            "cilium_policy_incremental_update_duration",
+            "from a change to the decision tables being written, in seconds",
+            source.durations.read,
+            "scope",
         ),
-        Metric(
-            name="axoneme_policy_updates_total",
-            type=MetricType.COUNTER,
-            help="updates that changed the decision tables",
-            read=lambda: source.updates,
+        Metric.gauge(
+            "axoneme_policy_update_seconds", "duration of the last update", lambda: source.last_duration
         ),
-        Metric(
-            name="axoneme_policy_writes_total",
-            type=MetricType.COUNTER,
-            help="entries written to or removed from the decision tables",
-            read=lambda: source.writes,
+        Metric.gauge(
+            "axoneme_policy_last_write_timestamp_seconds",
+            "when the decision tables were written last",
+            lambda: source.last_write,
         ),
-    ]  # fmt: skip
+        Metric.counter(
+            "axoneme_policy_audited_total",
+            "connections that pass only because a policy is rehearsed",
+            lambda: audited(context),
+            "direction",
+        ),
+        Metric.counter(
+            "axoneme_policy_updates_total",
+            "updates that changed the decision tables",
+            lambda: source.updates,
+        ),
+        Metric.counter(
+            "axoneme_policy_writes_total",
+            "entries written to or removed from the decision tables",
+            lambda: source.writes,
+        ),
+    ]
 
 
 def audited(context: PluginContext) -> Mapping[tuple[str, ...], float]:
@@ -94,10 +108,6 @@ def audited(context: PluginContext) -> Mapping[tuple[str, ...], float]:
         value = counters.lookup(2 * AUDITED + number)
         found[direction,] = float(value["packets"].sum()) if value is not None else 0.0
     return found
-
-
-def _gauge(name: str, text: str, read: Callable[[], float]) -> Metric:
-    return Metric(name=name, type=MetricType.GAUGE, help=text, read=read)
 
 
 def enforcement(engine: Engine) -> Mapping[tuple[str, ...], float]:
