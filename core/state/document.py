@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from typing import Any, Final, Protocol
 
 from attrs import frozen
@@ -130,12 +131,19 @@ class Document:
     written: Written | None = None
     lines: int = 0
 
+    @cached_property
+    def where(self) -> Where:
+        """The place of all of it."""
+        return Where(self.file, self.start.line + 1, self.start.column + 1, dotted(self.base) or None)
+
     def position(self, path: Path = ()) -> Where:
         """File, line and column (from 1) and name of a field.
 
         The position of a mapping's field is that of its key. For a field that is not there it is the position of the
         nearest one around it, with the name of the missing one.
         """
+        if not path:
+            return self.where
         place, value = self.start, self.value
         line = place.line + 1
         for step in path:

@@ -254,13 +254,27 @@ class Fields:
         value = self.raw(name, default)
         return default if value is default else parse(self._child(value, name))
 
-    def each(self, name: str, parse: Callable[[Fields], T], default: D = REQUIRED) -> tuple[T, ...] | D:
-        """What `parse` makes of each mapping of a list. All elements' errors are reported; it raises none of them."""
+    def each(
+        self,
+        name: str,
+        parse: Callable[[Fields], T],
+        default: D = REQUIRED,
+        *,
+        usual: Callable[[dict[str, Any]], T | None] | None = None,
+    ) -> tuple[T, ...] | D:
+        """What `parse` makes of each mapping of a list. All elements' errors are reported; it raises none of them.
+
+        :param usual: a short way for a list of very many: gives what `parse` would give for a mapping in which all is well
+            and all is known, and None where it is not sure of that.
+        """
         value = self.raw(name, default)
         if value is default:
             return default
         results = []
         for i, item in enumerate(self._checked(value, list, name)):
+            if usual is not None and type(item) is dict and (made := usual(item)) is not None:
+                results.append(made)
+                continue
             child: Fields | None = None
             try:
                 child = self._child(item, name, i)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
@@ -52,20 +52,35 @@ class Store(Generic[T]):
             raise TableError(
                 f"table {self.spec.name} has rows of {self.spec.row.__name__}, not {type(row).__name__}"
             )
-        key, entries = self.key_of(row), tuple(self.entries(row))
+        key, entries = self.key_of(row), self.entries(row)
         hash(key), hash(entries)
         return key, entries
 
-    def entries(self, row: T) -> Iterator[tuple[str, Hashable]]:
+    def entries(self, row: T) -> Entries:
+        found: list[tuple[str, Hashable]] = []
         for name, get in self.index_of:
             value = get(row)
             if isinstance(value, (tuple, frozenset)):
-                yield from ((name, element) for element in value)
+                found += [(name, element) for element in value]
             else:
-                yield name, value
+                found.append((name, value))
+        return tuple(found)
 
-    def put(self, key: Key, row: T, entries: Entries, revision: int) -> None:
-        old = self.rows.get(key)
+    def write(self, changes: Iterable[tuple[Key, tuple[T, Entries] | None]], revision: int) -> None:
+        """Rows with what `check` gave, or None for those to delete, which are there; and tells the watches."""
+        self.revision = revision
+        watches = list(self.watches.values())
+        for key, written in changes:
+            old, new = self.rows.get(key), None
+            if written is None:
+                self.drop(key, revision)
+            else:
+                new = written[0]
+                self.put(key, old, new, written[1], revision)
+            for watch in watches:
+                watch._note(key, old, new, revision)
+
+    def put(self, key: Key, old: T | None, row: T, entries: Entries, revision: int) -> None:
         created = revision
         if old is not None:
             created = self.revisions.pop(key)[0]
@@ -74,8 +89,11 @@ class Store(Generic[T]):
         self.rows[key] = row
         self.revisions[key] = (created, revision)
         for name, value in entries:
-            self.indexes[name].setdefault(value, {})[key] = None
-        self.tell(key, old, row, revision)
+            index = self.indexes[name]
+            if (keys := index.get(value)) is None:
+                index[value] = {key: None}
+            else:
+                keys[key] = None
 
     def drop(self, key: Key, revision: int) -> None:
         old = self.rows.pop(key)
@@ -85,7 +103,6 @@ class Store(Generic[T]):
         if len(self.graves) > max(REMEMBERED_DELETIONS, len(self.rows)):
             oldest = next(iter(self.graves))
             self.forgotten = self.graves.pop(oldest)[0]
-        self.tell(key, old, None, revision)
 
     def unindex(self, key: Key, row: T) -> None:
         for name, value in self.entries(row):
@@ -93,11 +110,6 @@ class Store(Generic[T]):
             keys.pop(key, None)
             if not keys:
                 self.indexes[name].pop(value, None)
-
-    def tell(self, key: Key, old: T | None, new: T | None, revision: int) -> None:
-        self.revision = revision
-        for watch in self.watches.values():
-            watch._note(key, old, new, revision)
 
     def wake(self) -> None:
         for watch in self.watches.values():

@@ -287,20 +287,22 @@ class State:
     def _commit(self, writes: dict[Store[Any], dict[Key, Any]]) -> None:
         self._own()
         effective = [
-            (store, key, written)
+            (store, changes)
             for store, keys in writes.items()
-            for key, written in keys.items()
-            if store.rows.get(key) != (None if written is None else written[0])
+            if (changes := [(key, new) for key, new in keys.items() if _is_change(store.rows.get(key), new)])
         ]
         if not effective:
             return
         self._revision += 1
-        for store, key, written in effective:
-            if written is None:
-                store.drop(key, self._revision)
-            else:
-                row, entries = written
-                store.put(key, row, entries, self._revision)
+        for store, changes in effective:
+            store.write(changes, self._revision)
+
+
+def _is_change(old: Any, written: tuple[Any, Entries] | None) -> bool:
+    if old is None or written is None:
+        return (old is None) != (written is None)
+    new = written[0]
+    return old is not new and bool(old != new)
 
 
 def _check_spec(spec: TableSpec) -> None:

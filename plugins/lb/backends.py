@@ -35,18 +35,15 @@ def of_slices(
 
     :param local: addresses of workloads of this node, packed.
     """
-    found: dict[int, list[Candidate]] = {}
-    seen: set[tuple[int, bytes]] = set()
+    found: dict[int, dict[bytes, Candidate]] = {}
     for one in slices:
         for number, port in enumerate(service.ports):
             target = _port_of(one, port)
             if target is not None:
-                candidates = found.setdefault(number, [])
+                candidates = found.setdefault(number, {})
                 for made in _of_slice(service, one, target, port, local, node):
-                    if (number, made.key) not in seen:
-                        seen.add((number, made.key))
-                        candidates.append(made)
-    return found
+                    candidates.setdefault(made.key, made)
+    return {number: list(candidates.values()) for number, candidates in found.items()}
 
 
 def _port_of(one: Slice, port: Port) -> SlicePort | None:

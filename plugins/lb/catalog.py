@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any, Final
 
 from attrs import evolve, frozen
@@ -368,8 +369,6 @@ def _nobody(service: Service, redirect: Redirect) -> Resolved:
     return made
 
 
-def candidates_of(made: Resolved) -> Iterator[tuple[int, Candidate]]:
-    """All backends of a service with the number of the port that leads to them."""
-    for number, candidates in made.backends.items():
-        for one in candidates:
-            yield number, one
+def candidates_of(made: Resolved) -> Iterator[Candidate]:
+    """All backends of a service, port by port."""
+    return chain.from_iterable(made.backends.values())

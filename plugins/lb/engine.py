@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
 
 from attrs import define, field
@@ -41,7 +40,7 @@ class Engine:
         self._changes = Changes()
         self._rows: dict[Name, tuple[ServiceRow, BackendsRow]] = {}
         #: How many services have a backend, whatever its state.
-        self._known: Counter[bytes] = Counter()
+        self._known: dict[bytes, int] = {}
         self._knows: dict[Name, dict[bytes, Candidate]] = {}
 
     def work(self) -> Iterator[Name]:
@@ -88,11 +87,11 @@ class Engine:
 
     def _know(self, name: Name, made: Resolved | None) -> None:
         """Counts backends; whom no service has any more is dead."""
-        new = {} if made is None else {one.key: one for _, one in candidates_of(made)}
+        new = {} if made is None else {one.key: one for one in candidates_of(made)}
         old = self._knows.get(name, {})
         for key in new:
             if key not in old:
-                self._known[key] += 1
+                self._known[key] = self._known.get(key, 0) + 1
                 self._changes.dead.pop(key, None)
         for key, one in old.items():
             if key not in new:
@@ -130,12 +129,12 @@ class Engine:
             problems=tuple(problems),
             where=service.where,
         )
-        backends = tuple(self._backend(made, number, one) for number, one in candidates_of(made))
+        backends = tuple(self._behind(made))
         behind = BackendsRow(
             namespace=name[0],
             name=name[1],
             backends=backends,
-            addresses=tuple({one.key[:-4]: one.address for _, one in candidates_of(made)}.values()),
+            addresses=tuple({one.key[:-4]: one.address for one in candidates_of(made)}.values()),
         )
         before = self._rows.get(name, (None, None))
         if row != before[0]:
@@ -150,19 +149,23 @@ class Engine:
         number = self.image.number(key)
         return Frontend(front.address, front.port, port.protocol.name, front.kind, port.name, number)
 
-    def _backend(self, made: Resolved, number: int, one: Candidate) -> Backend:
-        return Backend(
-            one.address,
-            one.port,
-            one.protocol.name,
-            made.service.ports[number].name,
-            one.state,
-            one.weight,
-            one.endpoint.node,
-            one.endpoint.zone,
-            one.endpoint.target,
-            self.image.backends.number(one.key),
-        )
+    def _behind(self, made: Resolved) -> Iterator[Backend]:
+        for number, candidates in made.backends.items():
+            port = made.service.ports[number]
+            protocol = port.protocol.name
+            for one in candidates:
+                yield Backend(
+                    one.address,
+                    one.port,
+                    protocol,
+                    port.name,
+                    one.state,
+                    one.weight,
+                    one.endpoint.node,
+                    one.endpoint.zone,
+                    one.endpoint.target,
+                    self.image.backends.number(one.key),
+                )
 
 
 def _unique(addresses: Iterable[Address]) -> tuple[Address, ...]:
@@ -177,7 +180,7 @@ def _unique(addresses: Iterable[Address]) -> tuple[Address, ...]:
 def _taken(made: Resolved, taken: Mapping[RowKey, Name]) -> Iterator[Problem]:
     """An address that another service has: said once, not for each scope."""
     where: Where | None = made.service.where
-    for front in made.fronts:
+    for front in made.fronts if taken else ():
         for _, key in front.keys(made.service):
             if key in taken:
                 port = made.service.ports[front.number]

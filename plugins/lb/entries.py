@@ -49,8 +49,8 @@ class Entries:
 
         :param numbers: of the rows that it had and will have; asked only if it may be too much.
         """
-        rows = list(rows)
-        for kind, (what, limit) in _NAMES.items():
+        rows = [row for row in rows if row.balance.affinity or row.sources or row.skips]
+        for kind, (what, limit) in _NAMES.items() if rows else ():
             more = sum(_count(kind, row) for row in rows)
             if not more or len(self._entries[kind]) + more <= self._room[kind]:
                 continue

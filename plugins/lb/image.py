@@ -160,11 +160,9 @@ class Image:
         return taken, stolen
 
     def _check_room(self, old: Demand, rows: Mapping[RowKey, Wanted], demand: Demand) -> None:
-        new: Counter[int] = Counter()
-        for key in (*rows, *demand.guards):
-            new[family_of(key)] += key not in self.rows
-        for family, more in new.items():
-            if more and self._size[family] + more > self.sizes.services:
+        new = [family_of(key) for key in (*rows, *demand.guards) if key not in self.rows]
+        for family, size in self._size.items():
+            if family in new and size + new.count(family) > self.sizes.services:
                 raise LimitError(f"addresses of IPv{family} services", "services", self.sizes.services)
         self._entries.check_room(rows.values(), lambda: {*map(self.number, (*old.rows, *rows))})
 

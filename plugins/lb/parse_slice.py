@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from axoneme.core.state.parsing import Fields
 from axoneme.core.state.resources import Envelope
@@ -28,7 +28,7 @@ def parse_slice(envelope: Envelope) -> tuple[Slice, ...]:
         top.ignore("endpoints", "ports")
         return ()
     family = _FAMILIES[kind]
-    endpoints = top.each("endpoints", partial(_endpoint, family), ())
+    endpoints = top.each("endpoints", partial(_endpoint, family), (), usual=partial(_usual, family))
     if len(endpoints) > _MOST:
         top.note(f"{len(endpoints)} endpoints, the limit is {_MOST}", "endpoints")
     found = Slice(
@@ -68,6 +68,41 @@ def _endpoint(family: int, fields: Fields) -> Endpoint:
         nodes=nodes,
         target=_target(fields),
     )
+
+
+#: What nearly all endpoints have, and nothing else.
+_USUAL: Final = frozenset(("addresses", "conditions", "nodeName", "targetRef", "zone"))
+_CONDITIONS: Final = frozenset(("ready", "serving", "terminating"))
+_TARGET: Final = frozenset(("kind", "name", "namespace", "uid"))
+_NOTHING: Final[dict[str, Any]] = {}
+
+
+def _usual(family: int, value: dict[str, Any]) -> Endpoint | None:
+    """An endpoint in which all is as usual: a slice may have a thousand. See `_endpoint`, which reads any."""
+    get, conditions, target = value.get, value.get("conditions", _NOTHING), value.get("targetRef", _NOTHING)
+    listed, node, zone = get("addresses"), get("nodeName", ""), get("zone", "")
+    if not (_USUAL.issuperset(value) and type(conditions) is type(target) is dict and type(listed) is list):
+        return None
+    if not (
+        _CONDITIONS.issuperset(conditions) and _TARGET.issuperset(target) and type(node) is type(zone) is str
+    ):
+        return None
+    ready, terminating = conditions.get("ready", True), conditions.get("terminating", False)
+    serving = conditions.get("serving", ready)
+    kind, name, namespace = target.get("kind", ""), target.get("name", ""), target.get("namespace", "")
+    if not (
+        type(ready) is type(serving) is type(terminating) is bool
+        and type(kind) is type(name) is type(namespace) is str
+    ):
+        return None
+    try:
+        addresses = tuple(map(address, listed))
+    except (ValueError, TypeError):
+        return None
+    if any(one.version != family for one in addresses):
+        return None
+    workload = f"{namespace or 'default'}/{name}" if kind == "Pod" and name else ""
+    return Endpoint(addresses, ready, serving, terminating, node, zone, (), (), workload)
 
 
 def _addresses(family: int, fields: Fields) -> tuple[Address, ...]:
