@@ -74,10 +74,12 @@ class Catalog:
 
     def set_resource(self, old: Any, new: Any) -> None:
         """What the parsers made of a resource before and now; None for nothing."""
-        for one in old if isinstance(old, tuple) else (old,):
-            self._drop(one)
-        for one in new if isinstance(new, tuple) else (new,):
-            self._add(one)
+        if old is not None:
+            for one in old if isinstance(old, tuple) else (old,):
+                self._drop(one)
+        if new is not None:
+            for one in new if isinstance(new, tuple) else (new,):
+                self._add(one)
 
     def _drop(self, old: Any) -> None:
         if isinstance(old, Slice):

@@ -41,7 +41,6 @@ class Engine:
         self._rows: dict[Name, tuple[ServiceRow, BackendsRow]] = {}
         #: How many services have a backend, whatever its state.
         self._known: dict[bytes, int] = {}
-        self._knows: dict[Name, dict[bytes, Candidate]] = {}
 
     def work(self) -> Iterator[Name]:
         """Does one dirty service after the other, until there is none; yields after each."""
@@ -61,8 +60,8 @@ class Engine:
 
     def touch_addresses(self, addresses: Set[bytes]) -> None:
         """The addresses (packed) began or ceased to be workloads of this node."""
-        for name, known in self._knows.items():
-            if any(key[:-4] in addresses for key in known):
+        for name, made in self.resolved.items():
+            if any(one.key[:-4] in addresses for one in candidates_of(made)):
                 self.catalog.touch(name)
 
     def _update(self, name: Name) -> None:
@@ -87,8 +86,9 @@ class Engine:
 
     def _know(self, name: Name, made: Resolved | None) -> None:
         """Counts backends; whom no service has any more is dead."""
+        before = self.resolved.get(name)
         new = {} if made is None else {one.key: one for one in candidates_of(made)}
-        old = self._knows.get(name, {})
+        old = {} if before is None else {one.key: one for one in candidates_of(before)}
         for key in new:
             if key not in old:
                 self._known[key] = self._known.get(key, 0) + 1
@@ -99,10 +99,6 @@ class Engine:
                 if not self._known[key]:
                     del self._known[key]
                     self._changes.dead[key] = one
-        if new:
-            self._knows[name] = new
-        else:
-            self._knows.pop(name, None)
 
     # For others
 

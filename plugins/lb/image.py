@@ -126,7 +126,10 @@ class Image:
         """
         old = self._demands.get(name) or Demand()
         taken, stolen = self._conflicts(name, demand)
-        rows = {key: row for key, row in demand.rows.items() if key not in taken}
+        if taken:
+            rows = {key: row for key, row in demand.rows.items() if key not in taken}
+            demand = Demand(rows, demand.backends, demand.guards)
+        rows = demand.rows
         self._check_room(old, rows, demand)
         used = self._reserve(rows, demand)
         for key, row in rows.items():
@@ -140,7 +143,7 @@ class Image:
         for backend, (terminating, _) in old.backends.items():
             self.backends.release(backend, terminating)
         if demand.rows or demand.backends or demand.guards:
-            self._demands[name] = Demand(rows, demand.backends, demand.guards)
+            self._demands[name] = demand
         else:
             self._demands.pop(name, None)
         return Applied(taken, frozenset(again))

@@ -10,7 +10,16 @@ from attrs import define, field, frozen
 from axoneme.core.state.resources import Problem
 from axoneme.plugins.lb.demand import Balance, Demand, Wanted
 from axoneme.plugins.lb.maps import SLOTS_PER_BACKEND, TABLE_SIZES, Algorithm, Scope, ServiceFlag
-from axoneme.plugins.lb.model import Address, FrontendKind, HostPort, Network, Port, Service, ServiceType
+from axoneme.plugins.lb.model import (
+    Address,
+    Distribution,
+    FrontendKind,
+    HostPort,
+    Network,
+    Port,
+    Service,
+    ServiceType,
+)
 from axoneme.plugins.lb.rows import BackendKey, RowKey, row_key
 from axoneme.plugins.lb.selection import Candidate, Judged, Rule, Why, is_plain, judge
 
@@ -98,9 +107,9 @@ def resolve(
             members = _members(made, around.defaults, front, local)
             flags, sources = _flags(service, around, front, scope)
             if skips:
-                flags |= ServiceFlag.SKIP_BACKENDS
-            chosen = _alike(service, around.defaults) if ServiceFlag.DSR in flags else balance
-            made.demand.rows[key] = Wanted(chosen, members, int(flags), sources, skips)
+                flags |= _SKIP_BACKENDS
+            chosen = _alike(service, around.defaults) if flags & _DSR else balance
+            made.demand.rows[key] = Wanted(chosen, members, flags, sources, skips)
     made.demand.guards = _guards(made.fronts, around)
     made.problems += _problems(service, made)
     return made
@@ -176,30 +185,35 @@ def _members(
     chosen = (front.number, version, local)
     judged = made.judged.get(chosen)
     if judged is None:
-        service = made.service
-        rule = Rule(local, service.publish_not_ready, service.distribution, defaults.zone, defaults.node)
         candidates = [one for one in made.backends.get(front.number, ()) if one.address.version == version]
-        judged = made.judged[chosen] = _judged(candidates, rule)
+        judged = made.judged[chosen] = _judged(made.service, candidates, defaults, local)
     return tuple(sorted({one.key: (one.key, one.weight) for one in judged.used}.values()))
 
 
-def _judged(candidates: list[Candidate], rule: Rule) -> Judged:
-    if not rule.local_only and not rule.distribution and all(map(is_plain, candidates)):
+def _judged(service: Service, candidates: list[Candidate], defaults: Defaults, local: bool) -> Judged:
+    if not local and service.distribution is Distribution.NONE and all(map(is_plain, candidates)):
         return Judged(tuple(candidates), (Why.USED,) * len(candidates))
+    rule = Rule(local, service.publish_not_ready, service.distribution, defaults.zone, defaults.node)
     return judge(candidates, rule)
+
+
+#: Numbers: to combine an enumeration's members costs more than the rest of what is done with them.
+_DSR, _SKIP_BACKENDS, _SOURCE_RANGES = map(
+    int, (ServiceFlag.DSR, ServiceFlag.SKIP_BACKENDS, ServiceFlag.SOURCE_RANGES)
+)
 
 
 def _flags(
     service: Service, around: Surroundings, front: Front, scope: Scope
-) -> tuple[ServiceFlag, tuple[Network, ...]]:
-    flags = ServiceFlag(0)
+) -> tuple[int, tuple[Network, ...]]:
+    flags = 0
     if scope is Scope.INTERNAL:
         return flags, ()
     direct = around.defaults.dsr if service.dsr is None else service.dsr
     if direct and front.address not in around.own:  # another node knows no service at an address of this one
-        flags |= ServiceFlag.DSR
+        flags |= _DSR
     if front.kind is FrontendKind.LOAD_BALANCER and service.source_ranges:
-        return flags | ServiceFlag.SOURCE_RANGES, service.source_ranges
+        return flags | _SOURCE_RANGES, service.source_ranges
     return flags, ()
 
 
