@@ -1,7 +1,8 @@
 """The figures of the load balancer's control plane: from objects in the table of resources to the last write into real maps.
 
 The maps are the kernel's, the tables the agent's own, the control plane the one that runs in the agent; there are no programs.
-Times are of the process (`process_time`), so that what else runs on the machine does not count.
+Times are of the process (`process_time`), so that what else runs on the machine does not count. The way to the table, from
+files, is in `lb_files`.
 """
 
 from __future__ import annotations
@@ -166,14 +167,14 @@ def _sampled(measure: Callable[[], Any]) -> Callable[[int], Sequence[float]]:
 def figures() -> list[Figure]:
     return [
         Figure(
-            name="lb.load.20k",
+            name="lb.load.20k.tables",
             unit="s",
             limit=3.0,
             what="20,000 services with 5 backends each, from the table of resources to the last map write",
             measure=_sampled(load),
         ),
         Figure(
-            name="lb.update.20k",
+            name="lb.update.20k.tables",
             unit="ms",
             limit=20.0,
             what="one backend changed among them, to the last map write",

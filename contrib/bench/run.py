@@ -26,6 +26,7 @@ MODULES = (
     "hubble_serve",
     "lb",
     "lb_control",
+    "lb_files",
     "lb_traffic",
     "edge",
     "event_store",
