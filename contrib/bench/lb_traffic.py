@@ -1,13 +1,16 @@
 """What a service costs real traffic: throughput (iperf3) and short connections (a closed-loop client), against direct.
 
-A host with an agent, a client and a server, each in a namespace. Direct and through the service take turns in one run, in
-short slices, so that whatever else the machine does meets both. The figures are what is lost, in per cent of direct.
+A host with an agent, a client and a server, each in a namespace. Direct and through the service take turns in one run, so that
+whatever else the machine does meets both: requests one by one, and compared by their medians, which a request that had to wait
+for somebody else's work does not move; streams in slices of a second, and compared pair by pair. The figures are what is lost, in
+per cent of direct.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import socket
 import statistics
@@ -15,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -31,8 +34,8 @@ VIP, THROUGHPUT_PORT = "10.96.0.10", 5201
 #: Where the server listens: for those who ask it directly, and as a backend. With one port for both, the ends of a connection
 #: could be those of another one a moment ago, which the server's TCP would still remember.
 DIRECT_PORT, PORT = 8081, 8080
-#: Seconds of a slice, and how many of each kind there are in a sample.
-SLICE, SLICES = 0.5, 10
+#: Of a sample: pairs of requests, and of streams.
+PAIRS, SLICES = 5000, 5
 
 
 @frozen
@@ -77,33 +80,30 @@ def _serve(netns: str, port: int) -> Callable[[], None]:
     return lambda: listening.shutdown(socket.SHUT_RDWR)
 
 
-def client_main(cgroup: str, netns: str, places: Sequence[str]) -> None:
-    """A process of its own: requests per second to each place, in turns, a line of JSON each.
+def client_main(cgroup: str, netns: str, *places: str) -> None:
+    """A process of its own: requests in pairs, one to each place, who comes first by chance. Prints the medians of their
+    times in ns, as JSON.
 
     :param cgroup: empty: sockets pass no hooks, and services are translated at the packet.
     """
     if cgroup:
         Path(cgroup, "cgroup.procs").write_text(str(os.getpid()))
     namespaces.stay_in(netns)
-    for number in range(SLICES):
-        for place in places if number % 2 else reversed(places):
-            print(json.dumps([place, _requests(place)]), flush=True)
+    targets = [(host, int(port)) for host, _, port in (place.rpartition(":") for place in places)]
+    times: list[list[int]] = [[] for _ in targets]
+    for _ in range(PAIRS):
+        for at in random.sample(range(len(targets)), len(targets)):
+            times[at].append(_request(targets[at]))
+    print(json.dumps([statistics.median(each) for each in times]))
 
 
-def _requests(place: str) -> float:
-    """One after the other, each on a connection of its own."""
-    host, _, port = place.rpartition(":")
-    count, begin = 0, time.perf_counter()
-    while (spent := time.perf_counter() - begin) < SLICE:
-        with socket.create_connection((host, int(port)), 5) as connection:
-            connection.sendall(b"request")
-            assert connection.recv(64) == b"request"
-        count += 1
-    return count / spent
-
-
-def _lost(rates: dict[str, list[float]], direct: str, service: str) -> float:
-    return 100 * (1 - statistics.median(rates[service]) / statistics.median(rates[direct]))
+def _request(target: tuple[str, int]) -> int:
+    """On a connection of its own; returns ns."""
+    begin = time.perf_counter_ns()
+    with socket.create_connection(target, 5) as connection:
+        connection.sendall(b"request")
+        assert connection.recv(64) == b"request"
+    return time.perf_counter_ns() - begin
 
 
 def requests_lost(rounds: int, *, at_socket: bool) -> list[float]:
@@ -112,15 +112,12 @@ def requests_lost(rounds: int, *, at_socket: bool) -> list[float]:
         ends = [_serve(made.server.netns, port) for port in (DIRECT_PORT, PORT)]
         direct, service = f"{made.server.ipv4}:{DIRECT_PORT}", f"{VIP}:{PORT}"
         cgroup = str(made.node.cgroup or "") if at_socket else ""
-        script = "import sys; sys.path.insert(0, sys.argv[1]); import lb_traffic; lb_traffic.client_main(*sys.argv[2:4], sys.argv[4:])"
+        script = "import sys; sys.path.insert(0, sys.argv[1]); import lb_traffic; lb_traffic.client_main(*sys.argv[2:])"
         for _ in range(rounds):
-            rates: dict[str, list[float]] = {direct: [], service: []}
             command = [sys.executable, "-c", script, sys.path[0], cgroup, made.client.netns, direct, service]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
-            for line in done.stdout.splitlines():
-                place, rate = json.loads(line)
-                rates[place].append(rate)
-            samples.append(_lost(rates, direct, service))
+            directly, by_service = json.loads(done.stdout)
+            samples.append(100 * (1 - directly / by_service))
         for end in ends:
             end()
     return samples
@@ -151,11 +148,12 @@ def throughput_lost(rounds: int) -> list[float]:
     with world() as made:
         direct = made.server.ipv4
         for _ in range(rounds):
-            rates: dict[str, list[float]] = {direct: [], VIP: []}
-            for number in range(SLICES // 2):
-                for address in (direct, VIP) if number % 2 else (VIP, direct):
-                    rates[address].append(_throughput(made.client.netns, made.server.netns, address))
-            samples.append(_lost(rates, direct, VIP))
+            ratios = []
+            for number in range(SLICES):
+                order = (direct, VIP) if number % 2 else (VIP, direct)
+                rates = {one: _throughput(made.client.netns, made.server.netns, one) for one in order}
+                ratios.append(rates[VIP] / rates[direct])
+            samples.append(100 * (1 - statistics.median(ratios)))
     return samples
 
 
