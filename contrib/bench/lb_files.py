@@ -82,9 +82,11 @@ def objects(numbers: range) -> Iterator[dict[str, Any]]:
 
 
 def text_of(rows: Iterator[dict[str, Any]], form: str) -> str:
-    """As `kubectl get -o json` would print them, without the indentation; or documents of YAML."""
+    """A list as of `kubectl get -o json`, but with a line for each object; or documents of YAML."""
     if form == "json":
-        return json.dumps({"apiVersion": "v1", "items": list(rows), "kind": "List"})
+        return (
+            '{"apiVersion": "v1", "items": [\n' + ",\n".join(map(json.dumps, rows)) + '\n], "kind": "List"}'
+        )
     return "---\n".join(yaml.dump(row, Dumper=yaml.CSafeDumper, sort_keys=False) for row in rows)
 
 
