@@ -19,7 +19,7 @@ from attrs import define, field
 from yaml.cyaml import CParser  # type: ignore[attr-defined]
 
 from axoneme.core.errors import ResourceError, Where
-from axoneme.core.state import jsonio
+from axoneme.core.state import jsonio, plainyaml
 from axoneme.core.state.document import (
     MAX_BYTES,
     MAX_DEPTH,
@@ -33,6 +33,7 @@ from axoneme.core.state.document import (
     Written,
     count,
 )
+from axoneme.core.state.plainyaml import NotPlainError
 
 __all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_NODES", "Document", "load", "parts"]
 
@@ -102,6 +103,18 @@ def _parts(text: str, file: str, known: Known) -> Iterator[Document | Any]:
 
 
 def _part(text: str, file: str, line: int) -> Iterator[Document]:
+    written = Written(text, (line, 0), _read)
+    try:
+        value, first = _plain_mapping(text)
+    except NotPlainError:
+        yield from _any_part(text, file, line, written)
+        return
+    if value.get("kind") == "List":
+        raise DoubtError
+    yield Document(file, value, _LazyMarks(text, value), At(line + first, 0), (), written, line)
+
+
+def _any_part(text: str, file: str, line: int, written: Written) -> Iterator[Document]:
     reader = _Reader(text, file)
     try:
         documents = reader.documents()
@@ -111,12 +124,52 @@ def _part(text: str, file: str, line: int) -> Iterator[Document]:
         if reader.anchors or type(one.value) is not dict or one.value.get("kind") == "List":
             raise DoubtError
         start = At(one.start.line + line, one.start.column)
-        written = Written(text, (line, 0), _read)
         yield Document(file, one.value, one.marks, start, (), written, line)
 
 
 def _read(text: str) -> Any:
-    return _Reader(text, "").documents()[0].value
+    try:
+        return _plain_mapping(text)[0]
+    except NotPlainError:
+        return _Reader(text, "").documents()[0].value
+
+
+def _plain_mapping(text: str) -> tuple[dict[str, Any], int]:
+    """The value of a document that is plain, and its first line."""
+    marker = text.startswith("---\n")
+    value, first = plainyaml.read(text[4:] if marker else text, _plain_scalar)
+    return value, first + marker
+
+
+def _plain_scalar(text: str) -> Any:
+    if text[0] not in _NUMERIC:
+        return _WORDS.get(text, text)
+    try:
+        return _scalar(text)
+    except _RefusedError:
+        raise NotPlainError from None
+
+
+class _LazyMarks(Marks):
+    """Marks of a document that was plain, worked out by libyaml when the first one is asked for."""
+
+    def __init__(self, text: str, value: Any) -> None:
+        super().__init__()
+        self._pending: tuple[str, Any] | None = (text, value)
+
+    def get(self, key: int, default: Any = None) -> Any:
+        if self._pending is not None:
+            text, value = self._pending
+            (document,) = _Reader(text, "").documents()
+            self._take(value, document.value, document.marks)
+            self._pending = None
+        return super().get(key, default)
+
+    def _take(self, mine: Any, same: Any, marks: Marks) -> None:
+        if isinstance(mine, (dict, list)):
+            self[id(mine)] = marks[id(same)]
+            for at in mine if isinstance(mine, dict) else range(len(mine)):
+                self._take(mine[at], same[at], marks)
 
 
 def _text(content: bytes | str, file: str) -> str:
@@ -310,36 +363,49 @@ class _Reader:
         return value
 
     def plain(self, text: str, place: Place) -> Any:
-        if text in _WORDS:
-            return _WORDS[text]
-        if text[0] not in _NUMERIC:
-            return text
-        if len(text) <= _LONGEST_NUMBER:
-            return self.number(text, place)
-        if _WHOLE.fullmatch(text) or _FLOAT.fullmatch(text):
-            raise self.error("a number with too many digits", place, hint="put it in quotes")
-        return text
-
-    def number(self, text: str, place: Place) -> Any:
-        if found := _WHOLE.fullmatch(text):
-            sign, binary, hexadecimal, octal, decimal = found.groups()
-            for digits, base in ((decimal, 10), (octal, 8), (hexadecimal, 16), (binary, 2)):
-                if digits and digits.strip("_"):
-                    value = int(sign + digits.replace("_", ""), base)
-                    if not -(1 << 63) <= value < 1 << 64:
-                        raise self.error("a number beyond 64 bits", place, hint="put it in quotes")
-                    return value
-        if _FLOAT.fullmatch(text) and math.isfinite(number := float(text)):
-            return number
-        if _NOT_JSON.fullmatch(text) or _FLOAT.fullmatch(text):
-            raise self.error(f"{text} is not a number that JSON can hold", place, hint="put it in quotes")
-        return text
+        try:
+            return _scalar(text)
+        except _RefusedError as error:
+            raise self.error(str(error), place, hint="put it in quotes") from None
 
     def spend(self, nodes: int, place: Place) -> None:
         self.nodes = count(self.nodes + nodes, self.file, place)
 
     def error(self, message: str, place: Place, hint: str | None = None) -> ResourceError:
         return ResourceError(message, where=Where(self.file, place.line + 1, place.column + 1), hint=hint)
+
+
+class _RefusedError(ValueError):
+    """A number that JSON cannot hold."""
+
+
+def _scalar(text: str) -> Any:
+    """What a scalar without quotes or tag means. Raises `_RefusedError`."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if text[0] not in _NUMERIC or text.count(".") > 1:
+        return text
+    if len(text) <= _LONGEST_NUMBER:
+        return _number(text)
+    if _WHOLE.fullmatch(text) or _FLOAT.fullmatch(text):
+        raise _RefusedError("a number with too many digits")
+    return text
+
+
+def _number(text: str) -> Any:
+    if found := _WHOLE.fullmatch(text):
+        sign, binary, hexadecimal, octal, decimal = found.groups()
+        for digits, base in ((decimal, 10), (octal, 8), (hexadecimal, 16), (binary, 2)):
+            if digits and digits.strip("_"):
+                value = int(sign + digits.replace("_", ""), base)
+                if not -(1 << 63) <= value < 1 << 64:
+                    raise _RefusedError("a number beyond 64 bits")
+                return value
+    if _FLOAT.fullmatch(text) and math.isfinite(number := float(text)):
+        return number
+    if _NOT_JSON.fullmatch(text) or _FLOAT.fullmatch(text):
+        raise _RefusedError(f"{text} is not a number that JSON can hold")
+    return text
 
 
 _TAGS: Final[dict[str, type | tuple[type, ...]]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from axoneme.core.errors import ResourceError
 from axoneme.core.records import ResourceKind
 from axoneme.core.state import folder as folder_module
+from axoneme.core.state import yamlio
 from axoneme.core.state.document import Document, DoubtError, Known, Written
 from axoneme.core.state.folder import Folder
 from axoneme.core.state.resources import RESOURCE_FILES, RESOURCES, Kinds, Resource, expand, read_resource
@@ -173,6 +175,82 @@ def test_what_was_damaged(data: st.DataObject, items: list[Any], file: str) -> N
         )
     )
     agree(text[:at] + put + text[at + gone :], file)
+
+
+SCALARS = (
+    *(
+        "",
+        "",
+        "",
+        "x",
+        "-1",
+        "10.0.0.1",
+        "1.5",
+        "0x1F",
+        "010",
+        "1_000",
+        "9" * 20,
+        "9" * 70,
+        "1e999",
+        ".5",
+        ".",
+        "yes",
+    ),
+    *(
+        "null",
+        "'q'",
+        '"q # [{"',
+        "''",
+        '"a\\n"',
+        "{}",
+        "[]",
+        "[1]",
+        "x:",
+        "x:y",
+        "fd00::1",
+        "::1",
+        "x y",
+        "x #y",
+        "#",
+    ),
+    *("&a", "*a", "|", "-", "- ", "é", "~", "%", "2024-01-01", "a@b", "=", "x\t", "x ", "+1", "1:30"),
+)
+lines = st.builds(
+    lambda indent, dashes, key, scalar: " " * indent + "- " * dashes + key + scalar,
+    st.sampled_from([0, 0, 0, 1, 2, 2, 2, 4]),
+    st.sampled_from([0, 0, 0, 1, 1, 2]),
+    st.sampled_from(["", "a: ", "b: ", "kind: ", "a:", "yes: ", "a.b/c-d: ", "5: ", "a:x", "a:  "]),
+    st.sampled_from(SCALARS),
+)
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.lists(lines, min_size=1, max_size=7), st.sampled_from(["", "---\n", "--- \n", "\n"]))
+def test_lines_of_yaml(soup: list[str], before: str) -> None:
+    agree(before + "\n".join(soup), "a.yaml")
+    agree(before + "kind: x\n" + "\n".join(soup) + "\n", "a.yaml")
+
+
+def test_plain_lines_are_read_without_libyaml(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yamlio, "CParser", None)
+    text = "a: 1\nb:\n- c: x\n  d: [] \n-  10.0.0.1\n- - 'x: y'\n  - f:\n      g: yes\n\nh:\n  - \"\"\ni:\n"
+    expected = {
+        "a": 1,
+        "b": [{"c": "x", "d": []}, "10.0.0.1", ["x: y", {"f": {"g": True}}]],
+        "h": [""],
+        "i": None,
+    }
+    documents = quick(text + "---\n" + text, "a.yaml") or []
+    assert [document.value for document in documents] == [expected, expected]
+
+
+@pytest.mark.parametrize(
+    "text", [" " * 90_000 + "#", "- " * 40_000, "a: " + "b:" * 40_000, "a:" * 40_000, "x" * 90_000]
+)
+def test_no_line_takes_long(text: str) -> None:
+    begin = time.process_time()
+    agree(text, "a.yaml")
+    assert time.process_time() - begin < 1
 
 
 @pytest.mark.parametrize(
