@@ -11,6 +11,7 @@ from packet_world import NUMBERS, STRATEGIES, Action, dropped, mac_of, only, wor
 from service_world import UDP_PROTOCOL, Services, make_bench, populate, services_of
 
 from axoneme.core.datapath.abi import ConnectionFlag, EventType
+from axoneme.core.settings import DatapathSettings
 from axoneme.core.testing.datapath import DatapathBench
 from axoneme.core.testing.packets import (
     ACK,
@@ -431,3 +432,9 @@ def test_entries_say_what_they_do(s: Services) -> None:
     assert (there["flags"], back["flags"]) == (ConnectionFlag.NAT, ConnectionFlag.NAT | ConnectionFlag.REPLY)
     assert (there["service"], there["backend"], back["service"], back["backend"]) == (7, 1, 7, 1)
     assert (there["nat_dport"], back["nat_sport"]) == (8080, 80)
+
+
+def test_the_verifier_walks_it_as_one_program(bench: DatapathBench) -> None:
+    """Beyond the budget it would be cut into several, and each packet would pay for that."""
+    verified = bench.kernel.program_info(bench.program("from_workload").main.fd).verified
+    assert verified <= DatapathSettings().max_verified_instructions
