@@ -184,26 +184,63 @@ INLINE void F(delete)(struct F(packet) *p, struct F(tuple) *back_key)
 	p->conn = 0;
 }
 
+/* Nothing of the connection before this one, of the same ports, stays but what others have by now. */
 INLINE void F(end_former)(struct F(packet) *p)
 {
 	struct F(connection) *former = ON(connections, lookup)(&p->tuple), *back;
 	struct F(tuple) back_key;
+	u32 other = 1;
 
 	if (!former)
 		return;
 	F(counterpart)(&back_key, &p->tuple, former);
 	back = ON(connections, lookup)(&back_key);
+	if (back)
+		other = F(foreign)(p, back);
+	asm volatile("" : "+r"(other));
+	if (other)
+		back = 0;
 	if (!(former->flags & CONN_CLOSED))
 		F(closed)(p, former, back);
-	if (p->tuple.protocol != IPPROTO_TCP && back && (back->flags & CONN_NAT)) {
-		/* An answer that is under way, from whom the old one led to, still finds its way. */
-		back->flags |= CONN_CLOSED;
-		if (!ON(connections, delete)(&p->tuple))
-			count(p->skb, COUNTER_FORGOTTEN);
-		p->conn = 0;
+	if (!ON(connections, delete)(&p->tuple))
+		count(p->skb, COUNTER_FORGOTTEN);
+	p->conn = 0;
+	if (!back)
 		return;
-	}
-	F(delete)(p, &back_key);
+	if (p->tuple.protocol != IPPROTO_TCP && (back->flags & CONN_NAT))
+		back->flags |= CONN_CLOSED; /* an answer that is under way, from whom the old one led to, still finds its way */
+	else if (!ON(connections, delete)(&back_key))
+		count(p->skb, COUNTER_FORGOTTEN);
+}
+
+/*
+ * The TCP connection before this one, of the same ports, led to the same place: then its entries tell of this one from now on, as
+ * they do without a translation. A client that makes many connections comes to the same ports again after some thousands.
+ */
+INLINE bool F(follows)(struct F(packet) *p, const struct F(tuple) *back_key)
+{
+	struct F(connection) *former, *back;
+	u32 other;
+
+	if (p->tuple.protocol != IPPROTO_TCP)
+		return false;
+	former = ON(connections, lookup)(&p->tuple);
+	if (!former)
+		return false;
+	back = ON(connections, lookup)(back_key);
+	if (!back)
+		return false;
+	other = F(foreign)(p, back) | ((former->flags & (CONN_NAT | CONN_REPLY)) ^ CONN_NAT) | p->reply |
+		F(other_address)(&former->nat_saddr, &p->translated.saddr) |
+		F(other_address)(&former->nat_daddr, &p->translated.daddr) |
+		(u16)(former->nat_sport ^ p->translated.sport) | (u16)(former->nat_dport ^ p->translated.dport);
+	asm volatile("" : "+r"(other));
+	if (other)
+		return false;
+	former->service = p->service;
+	former->backend = p->backend;
+	p->conn = former;
+	return true;
 }
 
 INLINE int F(commit)(struct F(packet) *p)
@@ -222,9 +259,9 @@ INLINE int F(commit)(struct F(packet) *p)
 	}
 	if (unlikely(p->conn && (p->conn->flags & CONN_REPLY) != p->reply))
 		F(set_aside)(p); /* it was opened from the other side; now the ports are turned round, so that one is over */
-	if (unlikely(p->anew))
-		F(end_former)(p);
 	F(reverse)(&back_key, &p->translated);
+	if (unlikely(p->anew) && !F(follows)(p, &back_key))
+		F(end_former)(p);
 	if (!p->conn && !p->half) {
 		int verdict = F(unique)(p, &back_key);
 

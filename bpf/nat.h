@@ -61,6 +61,13 @@ INLINE void F(nat_turned)(struct F(packet) *p, struct F(connection) *fresh)
 	fresh->nat_ports = ~fresh->nat_ports;
 }
 
+/* Whether what an entry translates to is something else than this packet's other side. */
+INLINE u32 F(foreign)(const struct F(packet) *p, const struct F(connection) *back)
+{
+	return F(other_address)(&back->nat_saddr, &p->tuple.daddr) | F(other_address)(&back->nat_daddr, &p->tuple.saddr) |
+	       (u16)(back->nat_sport ^ p->tuple.dport) | (u16)(back->nat_dport ^ p->tuple.sport);
+}
+
 /* Whether another connection's answers come under this key: two clients' ways that translation led to the same place. */
 INLINE bool F(taken)(struct F(packet) *p, const struct F(tuple) *back_key)
 {
@@ -68,8 +75,7 @@ INLINE bool F(taken)(struct F(packet) *p, const struct F(tuple) *back_key)
 
 	if (likely(!back) || (back->flags & CONN_CLOSED))
 		return false;
-	return F(other_address)(&back->nat_saddr, &p->tuple.daddr) | F(other_address)(&back->nat_daddr, &p->tuple.saddr) |
-	       (u16)(back->nat_sport ^ p->tuple.dport) | (u16)(back->nat_dport ^ p->tuple.sport);
+	return F(foreign)(p, back);
 }
 
 /*

@@ -39,7 +39,7 @@ INLINE void F(reopen)(struct F(connection) *conn, u32 now, u64 packets, u64 byte
 {
 	conn->tcp_sent = 0;
 	conn->tcp_seen = 0;
-	conn->flags &= CONN_REPLY;
+	conn->flags &= CONN_REPLY | CONN_NAT;
 	conn->packets = packets;
 	conn->bytes = bytes;
 	conn->created = now;

@@ -307,6 +307,49 @@ def test_the_next_connection_of_the_same_ports_chooses_anew(s: Services, end: in
     assert s.ends(back.frame) == ("vip", 80, "a", 40000)
 
 
+@pytest.mark.parametrize("end", [RST, FIN])
+def test_the_next_connection_to_the_same_backend_takes_the_entries_over(s: Services, end: int) -> None:
+    s.world.send(s.world.tcp("a", "vip", SYN))
+    s.world.send(s.world.tcp("b", "a", SYN | ACK, sport=8080, dport=40000))
+    over = s.world.send(s.world.tcp("a", "vip", end | ACK))
+    s.service("vip", 9, 1)
+    out = s.world.send(s.world.tcp("a", "vip", SYN))
+    assert (s.ends(out.frame), intact(out.frame)) == (("a", 40000, "b", 8080), True)
+    told = [int(event["type"]) for event in (*over.events, *out.events)]
+    assert told == [EventType.CLOSE, EventType.NEW], "one ended, one began"
+    assert s.world.entries() == 2
+    entry, back = s.world.connection("a", "vip"), s.world.connection("b", "a", 8080, 40000)
+    assert (entry["service"], entry["packets"], entry["tcp_sent"], entry["flags"]) == (
+        9,
+        1,
+        SYN,
+        ConnectionFlag.NAT,
+    )
+    assert (back["packets"], back["tcp_seen"], back["flags"]) == (
+        0,
+        SYN,
+        ConnectionFlag.NAT | ConnectionFlag.REPLY,
+    )
+    answer = s.world.send(s.world.tcp("b", "a", SYN | ACK, sport=8080, dport=40000))
+    assert (s.ends(answer.frame), intact(answer.frame)) == (("vip", 80, "a", 40000), True)
+    ack = s.world.send(s.world.tcp("a", "vip", ACK))
+    assert s.ends(ack.frame) == ("a", 40000, "b", 8080)
+
+
+def test_entries_that_another_connection_has_by_now_are_not_taken_over(s: Services) -> None:
+    s.world.send(s.world.tcp("a", "vip", SYN))
+    s.world.send(s.world.tcp("a", "vip", RST))
+    s.world.send(s.world.tcp("a", "b", SYN, dport=8080))  # its answers come as those of the other one came
+    out = s.world.send(s.world.tcp("a", "vip", SYN))
+    client, port, *server = s.ends(out.frame)
+    assert (client, server) == ("a", ["b", 8080])
+    assert port != 40000, "or else answers could not be told apart"
+    direct = s.world.send(s.world.tcp("b", "a", SYN | ACK, sport=8080, dport=40000))
+    assert s.ends(direct.frame) == ("b", 8080, "a", 40000)
+    answer = s.world.send(s.world.tcp("b", "a", SYN | ACK, sport=8080, dport=port))
+    assert s.ends(answer.frame) == ("vip", 80, "a", 40000)
+
+
 def test_a_repeated_syn_is_the_same_connection(s: Services) -> None:
     first = s.world.send(s.world.tcp("a", "vip", SYN))
     s.backend(2, "c")
