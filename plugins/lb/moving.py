@@ -128,7 +128,7 @@ class Mover:
                 raise FileNotFoundError("no process has it open")
             with borrowed(owner) as duplicate:
                 return _connect(maps, one.socket, duplicate)
-        except OSError as error:
+        except (AxonemeError, OSError) as error:
             outcome = self._close(maps, one)
             if outcome is _Outcome.CLOSED:
                 log.info("datagram_socket_closed", inode=one.socket.inode, reason=str(error))
