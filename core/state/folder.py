@@ -108,7 +108,8 @@ class Folder:
         self._resources = state.writer("resources", Resource)
         self._rows = state.writer("resource_files", ResourceFile)
         self._files: dict[str, _File] = {}
-        self._offers: dict[ResourceKey, set[str]] = {}
+        #: Which files have an object; of nearly all it is one, and all objects of a file share that tuple.
+        self._offers: dict[ResourceKey, tuple[str, ...]] = {}
         self._fallback: dict[ResourceKey, Resource] = {}
         self._touched: dict[ResourceKey, None] = {}  # in order, so that a fresh scan fills the table in order
         self._changed: set[str] = set()
@@ -287,13 +288,15 @@ class Folder:
 
     def _offer(self, name: str, file: _File, objects: dict[ResourceKey, Resource]) -> None:
         """From now on these are the file's objects."""
-        before, file.objects = file.objects, objects
+        before, file.objects, alone = file.objects, objects, (name,)
         for key in before.keys() - objects.keys():
-            self._offers[key].discard(name)
+            self._offers[key] = tuple(other for other in self._offers[key] if other != name)
             self._touched[key] = None
         for key, new in objects.items():
-            if before.get(key) is not new:
-                self._offers.setdefault(key, set()).add(name)
+            if (old := before.get(key)) is None:
+                others = self._offers.get(key)
+                self._offers[key] = (*others, name) if others else alone
+            if old is not new:
                 self._touched[key] = None
         self._changed.add(name)
 
@@ -304,7 +307,7 @@ class Folder:
     def _winner(self, key: ResourceKey) -> str:
         """The file from which an object is taken."""
         if len(self._offers[key]) == 1:
-            return next(iter(self._offers[key]))
+            return self._offers[key][0]
 
         def rank(name: str) -> tuple[bool, bool, bool, str]:
             file = self._files[name]

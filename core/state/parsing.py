@@ -24,6 +24,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
+from sys import intern
 from typing import Any, Final, TypeVar
 
 from axoneme.core.errors import AxonemeError, ResourceError, Where
@@ -230,14 +231,14 @@ class Fields:
         return self.takes(name, str, default)
 
     def labels(self, name: str, default: D = REQUIRED) -> dict[str, str] | D:
-        """A mapping from text to text. All its entries' errors are reported."""
+        """A mapping from text to text. All its entries' errors are reported. Equal keys are one, in all documents."""
         value = self.raw(name, default)
         if value is default:
             return default
         result = {}
         for key, item in self._checked(value, dict, name).items():
             try:
-                result[key] = self._checked(item, str, name, key)
+                result[intern(key)] = self._checked(item, str, name, key)
             except ResourceError as error:
                 self.report.append(error)
         return result

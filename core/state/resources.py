@@ -12,6 +12,7 @@ import enum
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache, partial
+from sys import intern
 from typing import Any, Final
 
 from attrs import evolve, field, frozen
@@ -257,6 +258,8 @@ def read_resource(document: Document, kinds: Kinds, source: str) -> Read:
     envelope = _envelope(made.keywords["name"], namespace, kind, top, metadata)
     parsed, problems = _parsed(envelope, kind, made.keywords["where"])
     resource = made(
+        api_version=kind.api_version,
+        kind=kind.kind,
         namespace=namespace,
         uid=envelope.uid,
         labels=envelope.labels,
@@ -287,7 +290,7 @@ def _named(name: str, namespace: str, kind: ResourceKind, metadata: Fields) -> s
         if namespace:
             metadata.note(f"{kind.kind} is cluster-wide, it has no namespace", "namespace")
         return ""
-    namespace = namespace or DEFAULT_NAMESPACE
+    namespace = intern(namespace or DEFAULT_NAMESPACE)
     if len(namespace) > 63 or not _DNS_LABEL.fullmatch(namespace):
         metadata.note(
             f"{namespace[:80]!r} is not a valid namespace",

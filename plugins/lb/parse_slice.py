@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from sys import intern
 from typing import Any, Final
 
 from axoneme.core.state.parsing import Fields
@@ -99,10 +100,11 @@ def _usual(family: int, value: dict[str, Any]) -> Endpoint | None:
         addresses = tuple(map(address, listed))
     except (ValueError, TypeError):
         return None
-    if any(one.version != family for one in addresses):
-        return None
+    for one in addresses:
+        if one.version != family:
+            return None
     workload = f"{namespace or 'default'}/{name}" if kind == "Pod" and name else ""
-    return Endpoint(addresses, ready, serving, terminating, node, zone, (), (), workload)
+    return Endpoint(addresses, ready, serving, terminating, intern(node), intern(zone), (), (), workload)
 
 
 def _addresses(family: int, fields: Fields) -> tuple[Address, ...]:
