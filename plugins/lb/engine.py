@@ -132,10 +132,10 @@ class Engine:
             backends=backends,
             addresses=tuple({one.key[:-4]: one.address for one in candidates_of(made)}.values()),
         )
-        before = self._rows.get(name, (None, None))
-        if row != before[0]:
+        before = self._rows.get(name)
+        if before is None or row != before[0]:
             self._changes.services[name] = row
-        if behind != before[1]:
+        if before is None or behind != before[1]:
             self._changes.backends[name] = behind
         self._rows[name] = (row, behind)
 
