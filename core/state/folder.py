@@ -30,6 +30,7 @@ from attrs import Factory, define, evolve, frozen
 from axoneme.core.errors import ResourceError, Where
 from axoneme.core.state.document import MAX_BYTES, Document, DoubtError, Known, Written
 from axoneme.core.state.parsing import flatten
+from axoneme.core.state.parts import parts
 from axoneme.core.state.resources import (
     Kinds,
     Problem,
@@ -41,7 +42,7 @@ from axoneme.core.state.resources import (
     reread,
 )
 from axoneme.core.state.table import State, Transaction
-from axoneme.core.state.yamlio import load, parts
+from axoneme.core.state.yamlio import load
 
 #: Files with other names, and those whose name begins with a dot, are not looked at.
 SUFFIXES: Final = (".yaml", ".yml", ".json")

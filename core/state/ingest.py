@@ -49,7 +49,7 @@ POLL: Final = 1.0
 #: From so many files at once on, garbage is collected afterwards.
 MANY: Final = 8
 #: The loop gets its turn at least so often (in seconds) while many files are read.
-SLICE: Final = 0.01
+SLICE: Final = 0.005
 
 _NEVER: Final = float("inf")
 _MASK: Final = (

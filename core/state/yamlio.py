@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any, Final
 
 import yaml
@@ -19,26 +17,21 @@ from attrs import define, field
 from yaml.cyaml import CParser  # type: ignore[attr-defined]
 
 from axoneme.core.errors import ResourceError, Where
-from axoneme.core.state import jsonio, plainyaml
+from axoneme.core.state import jsonio
 from axoneme.core.state.document import (
     MAX_BYTES,
     MAX_DEPTH,
     MAX_NODES,
-    At,
     Document,
-    DoubtError,
-    Known,
     Marks,
     Place,
-    Written,
     count,
 )
-from axoneme.core.state.plainyaml import NotPlainError
 
-__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_NODES", "Document", "load", "parts"]
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_NODES", "Document", "load"]
 
 _CORE: Final = "tag:yaml.org,2002:"
-_WORDS: Final[dict[str, bool | None]] = {
+WORDS: Final[dict[str, bool | None]] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
     **dict.fromkeys(("true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"), True),
     **dict.fromkeys(("false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF"), False),
@@ -46,7 +39,7 @@ _WORDS: Final[dict[str, bool | None]] = {
 _WHOLE: Final = re.compile(r"([-+]?)(?:0b([01_]+)|0x([0-9a-fA-F_]+)|0o?([0-7_]+)|(0|[1-9][0-9_]*))")
 _FLOAT: Final = re.compile(r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _NOT_JSON: Final = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
-_NUMERIC: Final = frozenset("-+.0123456789")
+NUMERIC: Final = frozenset("-+.0123456789")
 _LONGEST_NUMBER: Final = 64
 _NO_KEY: Final = object()
 _MERGE: Final = object()
@@ -58,121 +51,17 @@ def load(content: bytes | str, file: str) -> list[Document]:
     A name ending in `.json` is read as one strict JSON document (RFC 8259), anything else as YAML.
     Raises `ResourceError` with line and column, for all that is wrong with the text.
     """
-    text = _text(content, file)
+    text = decoded(content, file)
     if file.endswith(".json"):
         return jsonio.load(text, file)
     try:
-        return _Reader(text, file).documents()
+        return Reader(text, file).documents()
     except yaml.YAMLError as error:
         raise _syntax(error, text, file) from None
 
 
-def parts(content: bytes, file: str, known: Known) -> Iterator[Document | Any]:
-    """The objects of a file, as `load` and `resources.expand` would give them; each as soon as it is read.
-
-    :param known: what stands where it stood before is not read again.
-    :raises DoubtError: when anything is wrong, or the text is not clearly one object after the other. Then what it gave
-        does not count, and `load` knows better.
-    """
-    try:
-        text = _text(content, file)
-    except ResourceError:
-        raise DoubtError from None
-    yield from jsonio.parts(text, file, known) if file.endswith(".json") else _parts(text, file, known)
-
-
-#: Where a document begins, whatever is around it: in no text of YAML a line can begin so.
-_BEGIN: Final = re.compile(r"^---(?=[ \t\n]|\Z)", re.MULTILINE)
-#: Directives, ends of documents, aliases, and what else than "\n" ends a line.
-_ODD: Final = re.compile("^(?:%|\\.\\.\\.)|[\r\x85\u2028\u2029\ufeff]", re.MULTILINE)
-
-
-def _parts(text: str, file: str, known: Known) -> Iterator[Document | Any]:
-    """Each document by itself."""
-    if _ODD.search(text):
-        raise DoubtError
-    begins = [0, *(found.start() for found in _BEGIN.finditer(text)), len(text)]
-    line = 0
-    for begin, end in pairwise(begins):
-        found = known.get((line, 0))
-        if found is not None and len(found[0]) == end - begin and text.startswith(found[0], begin):
-            yield found[1]
-        elif part := text[begin:end]:
-            yield from _part(part, file, line)
-        line += text.count("\n", begin, end)
-
-
-def _part(text: str, file: str, line: int) -> Iterator[Document]:
-    written = Written(text, (line, 0), _read)
-    try:
-        value, first = _plain_mapping(text)
-    except NotPlainError:
-        yield from _any_part(text, file, line, written)
-        return
-    if value.get("kind") == "List":
-        raise DoubtError
-    yield Document(file, value, _LazyMarks(text, value), At(line + first, 0), (), written, line)
-
-
-def _any_part(text: str, file: str, line: int, written: Written) -> Iterator[Document]:
-    reader = _Reader(text, file)
-    try:
-        documents = reader.documents()
-    except (yaml.YAMLError, ResourceError):
-        raise DoubtError from None
-    for one in documents:
-        if reader.anchors or type(one.value) is not dict or one.value.get("kind") == "List":
-            raise DoubtError
-        start = At(one.start.line + line, one.start.column)
-        yield Document(file, one.value, one.marks, start, (), written, line)
-
-
-def _read(text: str) -> Any:
-    try:
-        return _plain_mapping(text)[0]
-    except NotPlainError:
-        return _Reader(text, "").documents()[0].value
-
-
-def _plain_mapping(text: str) -> tuple[dict[str, Any], int]:
-    """The value of a document that is plain, and its first line."""
-    marker = text.startswith("---\n")
-    value, first = plainyaml.read(text[4:] if marker else text, _plain_scalar)
-    return value, first + marker
-
-
-def _plain_scalar(text: str) -> Any:
-    if text[0] not in _NUMERIC:
-        return _WORDS.get(text, text)
-    try:
-        return _scalar(text)
-    except _RefusedError:
-        raise NotPlainError from None
-
-
-class _LazyMarks(Marks):
-    """Marks of a document that was plain, worked out by libyaml when the first one is asked for."""
-
-    def __init__(self, text: str, value: Any) -> None:
-        super().__init__()
-        self._pending: tuple[str, Any] | None = (text, value)
-
-    def get(self, key: int, default: Any = None) -> Any:
-        if self._pending is not None:
-            text, value = self._pending
-            (document,) = _Reader(text, "").documents()
-            self._take(value, document.value, document.marks)
-            self._pending = None
-        return super().get(key, default)
-
-    def _take(self, mine: Any, same: Any, marks: Marks) -> None:
-        if isinstance(mine, (dict, list)):
-            self[id(mine)] = marks[id(same)]
-            for at in mine if isinstance(mine, dict) else range(len(mine)):
-                self._take(mine[at], same[at], marks)
-
-
-def _text(content: bytes | str, file: str) -> str:
+def decoded(content: bytes | str, file: str) -> str:
+    """The text of a file. Raises `ResourceError` when there is too much of it, or it is not Unicode."""
     if len(content) > MAX_BYTES:
         raise ResourceError(
             f"the file has {len(content):,} bytes or more, the limit is {MAX_BYTES:,}",
@@ -230,7 +119,7 @@ class _Anchor:
     complete: bool = False
 
 
-class _Reader:
+class Reader:
     """Builds values from libyaml's events, with a stack of its own."""
 
     def __init__(self, text: str, file: str) -> None:
@@ -364,8 +253,8 @@ class _Reader:
 
     def plain(self, text: str, place: Place) -> Any:
         try:
-            return _scalar(text)
-        except _RefusedError as error:
+            return scalar(text)
+        except RefusedError as error:
             raise self.error(str(error), place, hint="put it in quotes") from None
 
     def spend(self, nodes: int, place: Place) -> None:
@@ -375,20 +264,20 @@ class _Reader:
         return ResourceError(message, where=Where(self.file, place.line + 1, place.column + 1), hint=hint)
 
 
-class _RefusedError(ValueError):
+class RefusedError(ValueError):
     """A number that JSON cannot hold."""
 
 
-def _scalar(text: str) -> Any:
-    """What a scalar without quotes or tag means. Raises `_RefusedError`."""
-    if text in _WORDS:
-        return _WORDS[text]
-    if text[0] not in _NUMERIC or text.count(".") > 1:
+def scalar(text: str) -> Any:
+    """What a scalar without quotes or tag means. Raises `RefusedError`."""
+    if text in WORDS:
+        return WORDS[text]
+    if text[0] not in NUMERIC or text.count(".") > 1:
         return text
     if len(text) <= _LONGEST_NUMBER:
         return _number(text)
     if _WHOLE.fullmatch(text) or _FLOAT.fullmatch(text):
-        raise _RefusedError("a number with too many digits")
+        raise RefusedError("a number with too many digits")
     return text
 
 
@@ -399,12 +288,12 @@ def _number(text: str) -> Any:
             if digits and digits.strip("_"):
                 value = int(sign + digits.replace("_", ""), base)
                 if not -(1 << 63) <= value < 1 << 64:
-                    raise _RefusedError("a number beyond 64 bits")
+                    raise RefusedError("a number beyond 64 bits")
                 return value
     if _FLOAT.fullmatch(text) and math.isfinite(number := float(text)):
         return number
     if _NOT_JSON.fullmatch(text) or _FLOAT.fullmatch(text):
-        raise _RefusedError(f"{text} is not a number that JSON can hold")
+        raise RefusedError(f"{text} is not a number that JSON can hold")
     return text
 
 

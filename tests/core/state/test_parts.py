@@ -20,9 +20,10 @@ from axoneme.core.state import folder as folder_module
 from axoneme.core.state import yamlio
 from axoneme.core.state.document import Document, DoubtError, Known, Written
 from axoneme.core.state.folder import Folder
+from axoneme.core.state.parts import parts
 from axoneme.core.state.resources import RESOURCE_FILES, RESOURCES, Kinds, Resource, expand, read_resource
 from axoneme.core.state.table import State
-from axoneme.core.state.yamlio import load, parts
+from axoneme.core.state.yamlio import load
 
 WIDGET = ResourceKind(
     api_version="v1",
