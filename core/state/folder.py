@@ -352,9 +352,7 @@ class Folder:
             row = txn.get(self._resources, key)
             if row is not None and row.source != self.source:
                 yield _duplicate(mine, row)
-            elif (
-                len(self._offers[key]) > 1 and (winner := self._winner(key)) != name and key not in file.held
-            ):
+            elif key not in file.held and (winner := self._winner(key)) != name:
                 other = self._files[winner]
                 if other.gone is None:
                     yield _duplicate(mine, other.objects[key])

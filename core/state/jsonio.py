@@ -118,6 +118,13 @@ def _is_exact(value: Any, text: str) -> bool:
         return False
 
 
+def _again(text: str) -> Any:
+    """What a text means that was read before."""
+    import orjson
+
+    return orjson.loads(text)
+
+
 def _measure(value: Any, text: str, file: str) -> None:
     """Refuses what is too deep or too much, and text that is not Unicode (half of a surrogate pair)."""
     # No value is shorter than a character, and none is in more brackets than there are.
@@ -224,7 +231,7 @@ class _Objects:
             value = _DECODER.decode(text)
         _measure(value, text, self.file)
         marks = _LazyMarks(text, self.file, value, start)
-        written = Written(text, (start.line, start.column), _DECODER.decode)
+        written = Written(text, (start.line, start.column), _again)
         return Document(self.file, value, marks, start, ("items", number), written)
 
     def place(self, at: int) -> At:

@@ -82,7 +82,7 @@ class Resource:
     :param source: which source brought it (`folder:/etc/axoneme/resources`).
     :param where: file and line where it begins.
     :param raw: the whole object as it was written. Of a stale one: the last good version. It is read anew from its text
-        whenever it is asked (`Written`): whoever needs much of it takes `dict(row.raw)` once.
+        whenever it is asked (`Written`): whoever needs much of it takes `content()` once.
     :param parsed: what the kind's parse function made of it; None when it has no effect.
     :param problems: what is wrong with it as it is written now.
     """
@@ -103,6 +103,10 @@ class Resource:
     @property
     def key(self) -> ResourceKey:
         return (self.kind, self.namespace, self.name)
+
+    def content(self) -> dict[str, Any]:
+        """`raw` as plain values."""
+        return self.raw.value if isinstance(self.raw, Written) else dict(self.raw)
 
     @property
     def digest(self) -> str:
@@ -274,7 +278,7 @@ def reread(resource: Resource, kinds: Kinds) -> Resource:
     """The same object, with `parsed` made anew from `raw`: for kinds whose parse function was replaced."""
     where = resource.where
     start = At((where.line or 1) - 1, (where.column or 1) - 1)
-    read = read_resource(Document(where.file, dict(resource.raw), {}, start), kinds, resource.source)
+    read = read_resource(Document(where.file, resource.content(), {}, start), kinds, resource.source)
     return evolve(read.resource, namespace=resource.namespace, where=where, raw=resource.raw)
 
 
