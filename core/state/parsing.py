@@ -25,7 +25,7 @@ import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from sys import intern
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 from axoneme.core.errors import AxonemeError, ResourceError, Where
 from axoneme.core.state.document import Document, Path
@@ -148,7 +148,7 @@ class Fields:
         value = self.value.get(name)
         if value is not None:
             return value
-        return self._absent(name, default)
+        return self._missing(name) if default is REQUIRED else default
 
     def text(
         self,
@@ -163,7 +163,7 @@ class Fields:
         self._asked.add(name)
         text = self.value.get(name)
         if text is None:
-            return self._absent(name, default)
+            return self._missing(name) if default is REQUIRED else default
         if type(text) is not str:
             raise self._wrong((*self.path, name), text, "text")
         if choices is not None and text not in choices:
@@ -182,7 +182,7 @@ class Fields:
         self._asked.add(name)
         number = self.value.get(name)
         if number is None:
-            return self._absent(name, default)
+            return self._missing(name) if default is REQUIRED else default
         if type(number) is not int:  # not isinstance: true is no number here
             raise self._wrong((*self.path, name), number, "a whole number")
         if (minimum is not None and number < minimum) or (maximum is not None and number > maximum):
@@ -195,7 +195,7 @@ class Fields:
         self._asked.add(name)
         flag = self.value.get(name)
         if flag is None:
-            return self._absent(name, default)
+            return self._missing(name) if default is REQUIRED else default
         if type(flag) is not bool:
             raise self._wrong((*self.path, name), flag, "true or false")
         return flag
@@ -359,9 +359,7 @@ class Fields:
             f"expected {expected}, found {describe(value)}", where=self.document.position(path), hint=hint
         )
 
-    def _absent(self, name: str, default: D) -> D:
-        if default is not REQUIRED:
-            return default
+    def _missing(self, name: str) -> NoReturn:
         others = [other for other in self.value if other not in self._asked]
         near = difflib.get_close_matches(name, others, 1)
         hint = f"is {near[0]!r} meant to be it?" if near else None

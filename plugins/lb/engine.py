@@ -89,16 +89,18 @@ class Engine:
         before = self.resolved.get(name)
         new = {} if made is None else {one.key: one for one in candidates_of(made)}
         old = {} if before is None else {one.key: one for one in candidates_of(before)}
+        dead = self._changes.dead
         for key in new:
             if key not in old:
                 self._known[key] = self._known.get(key, 0) + 1
-                self._changes.dead.pop(key, None)
+                if dead:
+                    dead.pop(key, None)
         for key, one in old.items():
             if key not in new:
                 self._known[key] -= 1
                 if not self._known[key]:
                     del self._known[key]
-                    self._changes.dead[key] = one
+                    dead[key] = one
 
     # For others
 

@@ -15,9 +15,9 @@ from axoneme.plugins.lb.model import Address, Distribution, Pool, Port, Protocol
 from axoneme.plugins.lb.values import address, network
 
 _PROTOCOLS = tuple(Protocol.__members__)
-_TYPES = tuple(one.value for one in ServiceType)
+_TYPES = {one.value: one for one in ServiceType}
 _POLICIES = ("Cluster", "Local")
-_DISTRIBUTIONS = tuple(one.value for one in Distribution)
+_DISTRIBUTIONS = {one.value: one for one in Distribution}
 #: Kubernetes' bounds and default of `sessionAffinityConfig.clientIP.timeoutSeconds`.
 DEFAULT_AFFINITY, LONGEST_AFFINITY = 10_800, 86_400
 
@@ -25,7 +25,7 @@ DEFAULT_AFFINITY, LONGEST_AFFINITY = 10_800, 86_400
 def parse_service(envelope: Envelope) -> Service:
     """Raises `ResourceError` with the field's place."""
     spec: Any = envelope.fields.fields("spec")
-    kind = ServiceType(spec.text("type", ServiceType.CLUSTER_IP.value, choices=_TYPES))
+    kind = _TYPES[spec.text("type", "ClusterIP", choices=_TYPES)]
     # Whose value only those who talk to a cloud, or to the API server, need.
     spec.ignore("externalName", "topologyKeys", "allocateLoadBalancerNodePorts", "ipFamilyPolicy")
     addresses, headless = _cluster_ips(spec)
@@ -46,7 +46,7 @@ def parse_service(envelope: Envelope) -> Service:
         internal_local=spec.text("internalTrafficPolicy", "Cluster", choices=_POLICIES) == "Local",
         external_local=spec.text("externalTrafficPolicy", "Cluster", choices=_POLICIES) == "Local",
         health_check_port=spec.number("healthCheckNodePort", 0, minimum=0, maximum=65535),
-        distribution=Distribution(spec.text("trafficDistribution", "", choices=_DISTRIBUTIONS)),
+        distribution=_DISTRIBUTIONS[spec.text("trafficDistribution", "", choices=_DISTRIBUTIONS)],
         source_ranges=spec.takes("loadBalancerSourceRanges", network, ()),
         publish_not_ready=spec.flag("publishNotReadyAddresses", False),
         load_balancer_class=spec.text("loadBalancerClass", ""),
