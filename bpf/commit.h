@@ -97,13 +97,50 @@ INLINE void F(turn)(struct F(packet) *p, struct F(connection) *fresh)
 	fresh->bytes = 0;
 }
 
-INLINE int F(enter)(struct F(packet) *p, struct F(tuple) *key, struct F(connection) *fresh)
+/* `entries` grows by one if there was none of this key. */
+INLINE int F(enter)(struct F(tuple) *key, struct F(connection) *fresh, u64 *entries)
 {
 	if (likely(!ON(connections, update)(key, fresh, BPF_NOEXIST)))
-		count(p->skb, COUNTER_ENTERED);
+		(*entries)++;
 	else if (ON(connections, update)(key, fresh, BPF_ANY))
 		return DROP(REASON_CT_MAP_INSERTION_FAILED);
 	return NEXT;
+}
+
+/* One entry of a connection that is known by its other one: it is never refused. */
+INLINE int F(enter_known)(struct F(tuple) *key, struct F(connection) *fresh)
+{
+	struct admission *a;
+	struct grant *grant;
+	u64 entries = 0;
+
+	if (!F(admission)(&a, &grant) || F(enter)(key, fresh, &entries))
+		return DROP(REASON_CT_MAP_INSERTION_FAILED);
+	F(entered)(a, entries);
+	return NEXT;
+}
+
+/* Both entries of a new connection. One that takes the place of a former one needs no room. */
+INLINE int F(enter_both)(struct F(packet) *p, struct F(connection) *fresh, struct F(tuple) *back_key)
+{
+	struct admission *a;
+	struct grant *grant;
+	u64 entries = 0;
+	int verdict;
+
+	if (!F(admission)(&a, &grant))
+		return DROP(REASON_CT_MAP_INSERTION_FAILED);
+	if (unlikely(!F(admitted)(a, grant) && !p->anew)) {
+		__sync_fetch_and_add(&a->refused, 1);
+		return DROP(REASON_CT_MAP_INSERTION_FAILED);
+	}
+	verdict = F(enter)(&p->tuple, fresh, &entries);
+	if (likely(!verdict)) {
+		F(turn)(p, fresh);
+		verdict = F(enter)(back_key, fresh, &entries);
+	}
+	F(entered)(a, entries);
+	return verdict;
 }
 
 /*
@@ -126,7 +163,7 @@ INLINE int F(commit_known)(struct F(packet) *p, struct F(connection) *fresh, str
 			fresh->tcp_seen = back->tcp_sent;
 			fresh->flags |= back->flags & CONN_CLOSED;
 		}
-		if (F(enter)(p, &p->tuple, fresh))
+		if (F(enter_known)(&p->tuple, fresh))
 			return DROP(REASON_CT_MAP_INSERTION_FAILED);
 		p->conn = ON(connections, lookup)(&p->tuple);
 		if (!p->conn)
@@ -150,7 +187,7 @@ INLINE int F(commit_known)(struct F(packet) *p, struct F(connection) *fresh, str
 			return NEXT;
 		fresh->revision--;
 	}
-	return F(enter)(p, back_key, fresh);
+	return F(enter_known)(back_key, fresh);
 }
 
 INLINE int F(commit_new)(struct F(packet) *p, struct F(connection) *fresh, struct F(tuple) *back_key)
@@ -158,10 +195,7 @@ INLINE int F(commit_new)(struct F(packet) *p, struct F(connection) *fresh, struc
 	fresh->tcp_sent = p->tcp_flags & (TCP_FIN | TCP_SYN | TCP_RST);
 	fresh->packets = 1;
 	fresh->bytes = p->skb->len;
-	if (F(enter)(p, &p->tuple, fresh))
-		return DROP(REASON_CT_MAP_INSERTION_FAILED);
-	F(turn)(p, fresh);
-	if (F(enter)(p, back_key, fresh))
+	if (F(enter_both)(p, fresh, back_key))
 		return DROP(REASON_CT_MAP_INSERTION_FAILED);
 	if (unlikely(p->audited))
 		count(p->skb, COUNTER_AUDITED);

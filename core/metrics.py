@@ -101,8 +101,16 @@ class CoreMetrics:
                 "axoneme_connections", "entries of the connection tables; two per connection",
                 lambda: {(f"IPv{family}",): float(table.entries) for family, table in tables()}, "family",
             ),
+            Metric.gauge(
+                "axoneme_connections_limit", "entries from which on new connections are refused",
+                lambda: {(f"IPv{family}",): float(table.limit) for family, table in tables()}, "family",
+            ),
             Metric.counter(
-                "axoneme_connections_evicted_total", "entries that gave way because the table was full",
+                "axoneme_connections_refused_total", "packets of new connections for which the table had no room",
+                lambda: {(f"IPv{family}",): float(table.refused) for family, table in tables()}, "family",
+            ),
+            Metric.counter(
+                "axoneme_connections_evicted_total", "entries that gave way because no agent made room",
                 lambda: float(self._collector.evicted),
             ),
             Metric.gauge("cilium_datapath_conntrack_gc_entries", "entries at the end of the last pass", self._gc_entries, *gc),
@@ -230,17 +238,13 @@ class CoreMetrics:
         """Only of maps that hold anything, as with Cilium."""
         maps = self._open_maps()
         return {
-            labels: entries / maps[labels[0]].spec.max_entries
+            labels: entries / _room(maps[labels[0]])
             for labels, entries in self._map_entries().items()
             if entries
         }
 
     def _map_capacity(self) -> Numbers:
-        return {
-            (name,): float(each.spec.max_entries)
-            for name, each in self._open_maps().items()
-            if _counted(each)
-        }
+        return {(name,): float(_room(each)) for name, each in self._open_maps().items() if _counted(each)}
 
     # The agent itself
 
@@ -288,6 +292,14 @@ def _identity_kind(number: int) -> str:
     if number < _CLUSTER_IDENTITIES.start:
         return "reserved"
     return "cluster_local" if number in _CLUSTER_IDENTITIES else "node_local"
+
+
+def _room(each: Any) -> int:
+    """Entries that a map may have: the connection tables have a reserve that is none."""
+    from axoneme.core.datapath.admission import limit_of
+
+    room: int = limit_of(each) if each.spec.name.startswith("connections") else each.spec.max_entries
+    return room
 
 
 def _counted(each: Any) -> bool:

@@ -116,7 +116,9 @@ class TimeoutSettings:
     tcp: int = setting(8000, help="an established connection without packets", minimum=1)
     tcp_fin: int = setting(10, help="a closed connection", minimum=1)
     any: int = setting(60, help="everything that is not TCP", minimum=1)
-    gc_interval: float = setting(10.0, help="between two looks through the whole table", minimum=0.1)
+    gc_interval: float = setting(
+        10.0, help="between two looks through the whole table; sooner when room runs short", minimum=0.1
+    )
 
 
 #: Among `datapath.devices`: those by which the node reaches the world.
@@ -147,7 +149,10 @@ class DatapathSettings:
         maximum=1_000_000,
     )
     conntrack_entries: int = setting(
-        262_144, help="the connection table's size", minimum=1024, maximum=16_777_216
+        262_144,
+        help="entries per family, two per connection; when full, new ones are refused",
+        minimum=1024,
+        maximum=16_777_216,
     )
     event_buffer: int = setting(
         1 << 22, help="bytes of the event ring, a power of two", minimum=4096, maximum=1 << 30

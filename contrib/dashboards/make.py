@@ -100,7 +100,7 @@ AGENT = Dashboard(
             Panel("Entries", [(total("cilium_datapath_conntrack_gc_entries", "family", 'status="alive"'), "{{family}}")]),
             Panel("Passes", [(rate("cilium_datapath_conntrack_gc_runs_total", "family, status"), "{{family}} {{status}}")]),
             latency("Duration of a pass", "cilium_datapath_conntrack_gc_duration_seconds"),
-            Panel("Entries that gave way", [(rate("axoneme_connections_evicted_total"), "evicted")], text="More than none: the table is too small."),
+            Panel("Refused, or gave way", [(rate("axoneme_connections_refused_total", "family"), "refused, {{family}}"), (rate("axoneme_connections_evicted_total"), "entries that gave way")], text="New connections that were refused: the table is too small. Entries give way only while no agent runs."),
             Panel("Events lost", [(rate("axoneme_events_lost_total"), "lost")]),
             Panel("Events", [(rate("axoneme_events_total", "type"), "{{type}}")], stack=True),
         ]),

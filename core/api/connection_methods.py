@@ -35,6 +35,7 @@ class ConnectionMethods:
         :param translated: only those whose packets get another source.
         """
         from axoneme.core.datapath import connections
+        from axoneme.core.datapath.admission import limit_of
         from axoneme.core.datapath.collector import timeouts_of
 
         timeouts = timeouts_of(self._collector.settings())
@@ -42,7 +43,8 @@ class ConnectionMethods:
             table = self._collector.maps(f"connections{family}")
             with table.held():
                 keys, values = await asyncio.to_thread(table.items)
-            rows = connections.rows(keys, values, timeouts, translated=translated)
+            now = timeouts.under_pressure(len(keys), limit_of(table))
+            rows = connections.rows(keys, values, now, translated=translated)
             chosen = (row for row in rows if _is(row, address, protocol))
             while part := [*islice(chosen, CHUNK)]:
                 yield part

@@ -183,6 +183,16 @@ FRAGMENT_PORTS = Struct(
 )
 
 RUNTIME = Struct("runtime", {"revision": u32, "pad": u32}, "What changes while programs run.")
+ADMISSION = Struct(
+    "admission",
+    {"entered": u64, "refused": u64},
+    "What programs did to one family's connection table: entries made, and new connections for which there was no room.",
+)
+GRANT = Struct(
+    "grant",
+    {"allowance": u64, "until": u64},
+    """How far `entered` may go before new connections are refused, and when that ends (monotonic ns): later, nothing is.""",
+)
 COUNTER = Struct("counter", {"packets": u64, "bytes": u64}, "Packets and bytes, per CPU.")
 
 EVENT = Struct(
@@ -238,12 +248,23 @@ PROXY_KEY = Struct(
 )
 
 
+#: Entries by which a connection table is larger than its limit, per CPU, so that nothing gives way before the limit is
+#: reached: the kernel's LRU keeps up to 128 free ones for each CPU (kernel/bpf/bpf_lru_list.c), and as many are for what may
+#: be entered beyond the limit, by programs that asked at the same moment or for connections that are known.
+CONNECTIONS_RESERVE = 256
+
+
 def core_maps(
-    *, connections: int, endpoints: int, ipcache: int, events: int, fragments: int = 8192
+    *, connections: int, endpoints: int, ipcache: int, events: int, fragments: int = 8192, cpus: int = 1
 ) -> list[MapSpec]:
-    """The core's maps. Sizes are numbers of entries; `events` is bytes, a power of two and whole pages."""
+    """The core's maps. Sizes are numbers of entries; `events` is bytes, a power of two and whole pages.
+
+    :param connections: the limit of a connection table; it has a reserve above that, for each of `cpus`.
+    """
     maps = [
         MapSpec("runtime", MapKind.ARRAY, u32, RUNTIME, 1, doc="revision of the rules"),
+        MapSpec("admissions", MapKind.ARRAY, u32, ADMISSION, 2, doc="entries made, by family (0: IPv4)"),
+        MapSpec("grants", MapKind.ARRAY, u32, GRANT, 2, doc="entries that may be made, by family (0: IPv4)"),
         MapSpec(
             "counters", MapKind.PERCPU_ARRAY, u32, COUNTER, 2 * LIMIT, doc="packets by reason and direction"
         ),
@@ -259,7 +280,8 @@ def core_maps(
     for family in (4, 6):
         maps += [
             MapSpec(
-                f"connections{family}", MapKind.LRU_HASH, TUPLE[family], CONNECTION[family], connections,
+                f"connections{family}", MapKind.LRU_HASH, TUPLE[family], CONNECTION[family],
+                connections + cpus * CONNECTIONS_RESERVE,
                 doc="both directions of every connection",
             ),
             MapSpec(

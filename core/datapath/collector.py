@@ -1,4 +1,4 @@
-"""The service that keeps the connection table from filling with what is over."""
+"""The service that keeps the connection table from filling with what is over, and says how much may be entered."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 from attrs import define, field
 
 from axoneme.core import logs
+from axoneme.core.datapath.admission import Counts, Grants, limit_of
 from axoneme.core.datapath.conntrack import Timeouts, collect, flush
 from axoneme.core.datapath.endpoint_maps import Maps
-from axoneme.core.datapath.reasons import ENTERED, FORGOTTEN
+from axoneme.core.datapath.reasons import FORGOTTEN
 from axoneme.core.histogram import Histogram
 from axoneme.core.records import Health, Level
 from axoneme.core.settings import TimeoutSettings
@@ -21,6 +22,10 @@ _log = logs.get(__name__)
 
 #: Records that are handed on at once.
 _PORTION = 8192
+#: Seconds between two looks at what programs entered, which is cheap.
+_LOOK = 1.0
+#: Passes that come early wait for so many times what the last one took: a full table costs a tenth of a CPU at most.
+_EASE = 9
 
 
 def _now() -> int:
@@ -31,12 +36,18 @@ def _now() -> int:
 class TableState:
     """What is known of one connection table.
 
+    :ivar limit: entries from which on new connections are refused.
     :ivar entries: after the last pass; two per connection.
-    :ivar evicted: entries that gave way to newer ones because the table was full, since this agent began to count.
+    :ivar evicted: entries that gave way to newer ones because there was no agent to make room, since it began to count.
+    :ivar refused: packets that would have opened a connection, since the map was made.
+    :ivar refusing: those of the present shortage; 0 when there is none.
     """
 
-    capacity: int = 0
+    limit: int = 0
     entries: int = 0
+    refused: int = 0
+    refusing: int = 0
+    refused_at: int = 0
     expired: int = 0
     evicted: int = 0
     runs: int = 0
@@ -57,6 +68,7 @@ class Collector:
     publish: Callable[[Any], None]
     wanted: Callable[[], float] = lambda: 0.0
     tables: dict[int, TableState] = field(factory=lambda: {4: TableState(), 6: TableState()})
+    _grants: dict[int, Grants] = field(init=False)
     _baseline: int | None = None
     _ids: list[int] = field(factory=list)
     _deleted: int = 0
@@ -64,23 +76,55 @@ class Collector:
     _giving_way: bool = False
     _sampled_at: int = field(factory=lambda: _now())
 
+    def __attrs_post_init__(self) -> None:
+        self._grants = {family: Grants(family, self.maps) for family in self.tables}
+
     async def run(self, ready: Callable[[], None]) -> None:
         """Lives until cancelled. A pass works in a thread: the kernel copies half a million entries in a moment."""
         ready()
         while True:
+            begin = _now()
             await self.collect()
-            await asyncio.sleep(self.settings().gc_interval)
+            await self._rest(_now() - begin)
+
+    async def _rest(self, took: int) -> None:
+        """Until the next pass is due: after `gc_interval`, or as soon as room runs short.
+
+        :param took: ns that the last pass took.
+        """
+        now, interval = _now(), int(self.settings().gc_interval * 1e9)
+        earliest, end = now + min(_EASE * took, interval), now + interval
+        while now < end:
+            await asyncio.sleep(min(_LOOK, (end - now) / 1e9))
+            short, now = self._look(), _now()
+            if short and now >= earliest:
+                return
+
+    def _look(self) -> bool:
+        """Renews the grants, notes who was refused, and says whether a pass is due."""
+        short = self._ids != [self.maps(f"connections{family}").id for family in self.tables]
+        for family, grants in self._grants.items():
+            grants.renew()
+            counts = grants.counts()
+            self._note_refused(family, counts)
+            short |= grants.is_short(counts)
+        return short
 
     async def collect(self) -> None:
-        """One pass over both tables."""
+        """One pass over both tables. What is left of each limit is granted to the programs."""
         before, ids, timeouts = self._counts(), [], timeouts_of(self.settings())
         since = self._since()
         for family, state in self.tables.items():
-            table = self.maps(f"connections{family}")
+            table, counts = self.maps(f"connections{family}"), self._grants[family].counts()
             ids.append(table.id)
+            state.limit = limit_of(table)
             with table.held(), state.seconds.timed():  # held: a reload may let go of it meanwhile
-                done = await asyncio.to_thread(collect, table, timeouts, since=since, family=family)
-            state.capacity, state.entries = table.spec.max_entries, done.entries
+                done = await asyncio.to_thread(
+                    collect, table, timeouts, limit=state.limit, since=since, family=family
+                )
+            self._grants[family].grant(counts, done.entries, state.limit)
+            self._note_refused(family, counts)
+            state.entries = done.entries
             state.expired += done.expired
             state.runs += 1
             self._deleted += done.expired
@@ -117,11 +161,23 @@ class Collector:
     def _counts(self) -> tuple[int, int]:
         """How many entries programs have made so far, and taken back."""
         counters = self.maps("counters")
-        made, forgotten = (
-            sum(int(counters.lookup(2 * slot + direction)["packets"].sum()) for direction in (0, 1))
-            for slot in (ENTERED, FORGOTTEN)
-        )
-        return made, forgotten
+        forgotten = sum(int(counters.lookup(2 * FORGOTTEN + way)["packets"].sum()) for way in (0, 1))
+        return sum(grants.counts().entered for grants in self._grants.values()), forgotten
+
+    def _note_refused(self, family: int, counts: Counts) -> None:
+        """A shortage lasts until nobody was refused for as long as passes are apart."""
+        state, now = self.tables[family], _now()
+        more = counts.refused - state.refused if state.runs else 0  # at first: those of earlier agents
+        state.refused = counts.refused
+        if more > 0:
+            if not state.refusing:
+                _log.warning(
+                    "connection table full, new connections are refused", family=family, limit=state.limit
+                )
+            state.refusing, state.refused_at = state.refusing + more, now
+        elif state.refusing and now - state.refused_at > self.settings().gc_interval * 1e9:
+            _log.info("connection table has room again", family=family, refused=state.refusing)
+            state.refusing = 0
 
     def _count_evictions(self, before: tuple[int, int], after: tuple[int, int], ids: list[int]) -> None:
         """Entries that programs made, less those taken back, expired or still there: those that had to give way.
@@ -147,14 +203,17 @@ class Collector:
         return self._evicted
 
     def health(self) -> Health:
-        """Degraded while entries give way to newer ones: their connections are decided anew."""
-        if not self._giving_way:
+        """Degraded while new connections are refused, or entries gave way: their connections are decided anew."""
+        family, state = max(self.tables.items(), key=lambda item: (item[1].refusing, item[1].entries))
+        if state.refusing:
+            what = f"it holds {state.limit} entries, and {state.refusing} packets of new connections were refused"
+        elif self._giving_way:
+            what = f"{state.entries} of {state.limit} entries, {self._evicted} gave way so far"
+        else:
             return Health(level=Level.OK)
-        family, state = max(self.tables.items(), key=lambda item: item[1].entries)
         return Health(
             level=Level.DEGRADED,
-            reason=f"connection table IPv{family} is full: {state.entries} of {state.capacity} entries, "
-            f"{self._evicted} gave way so far; raise datapath.conntrack_entries",
+            reason=f"connection table IPv{family} is full: {what}; raise datapath.conntrack_entries",
         )
 
 

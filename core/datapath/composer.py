@@ -20,7 +20,7 @@ from axoneme.core.datapath.attach import AttachPoint
 from axoneme.core.datapath.layout import Type, c_definitions, u32
 from axoneme.core.datapath.maps import MapKind, MapSpec
 from axoneme.core.datapath.packet_program import Step, packet_programs
-from axoneme.core.datapath.reasons import AUDITED, ENTERED, FORGOTTEN, FORWARDED, LOST_EVENTS
+from axoneme.core.datapath.reasons import AUDITED, FORGOTTEN, FORWARDED, LOST_EVENTS
 from axoneme.core.datapath.slots import Slots
 from axoneme.core.errors import PluginError, Where
 from axoneme.core.records import DropReason, Phase, Runs, Stage
@@ -28,7 +28,7 @@ from axoneme.core.records import DropReason, Phase, Runs, Stage
 #: The shared C in the order in which it is put together. Files of the first group are included once, those of the
 #: second once per family, after the family's own names are defined. Chains over frames have the first of these.
 COMMON = ("abi.h", "report.h", "neighbor.h")
-FRAMES = ("family.h", "identity.h", "translation.h")
+FRAMES = ("family.h", "identity.h", "translation.h", "admission.h")
 PER_FAMILY = (
     *FRAMES, "packet.h", "classify.h", "nat.h", "observe.h", "track.h", "resolve.h", "commit.h", "rewrite.h",
     "deliver.h", "proxy.h",
@@ -284,7 +284,6 @@ def _numbers(reasons: Iterable[DropReason]) -> dict[str, int]:
     counters = {
         "LOST_EVENTS": LOST_EVENTS,
         "FORWARDED": FORWARDED,
-        "ENTERED": ENTERED,
         "FORGOTTEN": FORGOTTEN,
         "AUDITED": AUDITED,
     }

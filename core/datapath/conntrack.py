@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 import numpy as np
-from attrs import field, frozen
+from attrs import Factory, evolve, field, frozen
 
 from axoneme.core.datapath.abi import EVENT, TICK_SHIFT, ConnectionFlag, EventType
 from axoneme.core.datapath.maps import Map
@@ -18,6 +18,10 @@ from axoneme.core.datapath.maps import Map
 _TCP = 6
 
 Rows = np.ndarray[Any, Any]
+
+#: The part of a table's limit from which on time-outs shrink, and the seconds below which they do not.
+PRESSURE = 0.6
+PATIENCE = 2.0
 
 
 @frozen(kw_only=True)
@@ -31,6 +35,29 @@ class Timeouts:
     tcp_opening: float = field(default=60.0, metadata={"help": "TCP before the answer"})
     tcp_closing: float = field(default=10.0, metadata={"help": "TCP after FIN from both sides, or RST"})
     other: float = field(default=60.0, metadata={"help": "UDP, SCTP, ICMP"})
+    other_opening: float = field(
+        default=Factory(lambda self: self.other, takes_self=True),
+        metadata={"help": "the same, without an answer"},
+    )
+
+    def under_pressure(self, entries: int, limit: int) -> Timeouts:
+        """As a table fills, what is not answered, and what is over, goes sooner.
+
+        From `PRESSURE` of the limit on, these time-outs shrink in a straight line, down to `PATIENCE` at the limit, as those of
+        adaptive.start and adaptive.end in pf.conf(5) do. Connections that were answered keep theirs: unlike pf, which
+        shortens all, so that a flood of questions drives out nobody.
+        """
+        ease = min(max((limit - entries) / ((1 - PRESSURE) * limit), 0.0), 1.0) if limit else 0.0
+
+        def shorter(seconds: float) -> float:
+            return min(seconds, max(PATIENCE, ease * seconds))
+
+        return evolve(
+            self,
+            tcp_opening=shorter(self.tcp_opening),
+            tcp_closing=shorter(self.tcp_closing),
+            other_opening=shorter(self.other_opening),
+        )
 
 
 @frozen(kw_only=True)
@@ -56,16 +83,25 @@ def ticks(monotonic_ns: int | None = None) -> int:
 
 
 def collect(
-    table: Map, timeouts: Timeouts, *, now: int | None = None, since: int | None = None, family: int
+    table: Map,
+    timeouts: Timeouts,
+    *,
+    family: int,
+    limit: int | None = None,
+    now: int | None = None,
+    since: int | None = None,
 ) -> Collection:
     """One pass over a table: deletes what expired.
 
+    :param limit: entries that it is meant for; near it time-outs are shorter (`Timeouts.under_pressure`).
     :param now: monotonic time in ns.
     :param since: samples connections that are older than this and had packets since; monotonic ns, None for no samples.
     """
     now_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC) if now is None else now
     keys, values = table.items()
     ends = ends_of(keys, values)
+    if limit is not None:
+        timeouts = timeouts.under_pressure(len(keys), limit)
     expired = expired_mask(ends, values, timeouts, ticks(now_ns))
     closed = close_events(ends[expired], values[expired], now_ns, family)
     deleted = table.delete_batch(keys[expired]) if expired.any() else 0
@@ -155,9 +191,9 @@ def remaining(keys: Rows, values: Rows, timeouts: Timeouts, now: int) -> Rows:
     answered &= np.diff(np.append(starts, len(order))) > 1
     tcp = keys["protocol"][order][starts] == _TCP
     limit = np.select(
-        [tcp & closing, tcp & answered, tcp],
-        [timeouts.tcp_closing, timeouts.tcp, timeouts.tcp_opening],
-        timeouts.other,
+        [tcp & closing, tcp & answered, tcp, answered],
+        [timeouts.tcp_closing, timeouts.tcp, timeouts.tcp_opening, timeouts.other],
+        timeouts.other_opening,
     )
     result: Rows = np.asarray((limit - idle)[group])
     return result

@@ -96,6 +96,7 @@ class Datapath:
             endpoints=ENDPOINTS,
             ipcache=IPCACHE,
             events=self.settings.event_buffer,
+            cpus=self.kernel.possible_cpus,
         )
 
     def blueprint(

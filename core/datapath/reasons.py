@@ -14,16 +14,14 @@ def _reason(number: int, name: str, text: str) -> DropReason:
 
 
 #: Counter slots that are no drops: events lost because the ring was full, packets delivered, entries of the
-#: connection table that programs made and took back, and connections that pass only because a policy is rehearsed.
+#: connection table that programs took back, and connections that pass only because a policy is rehearsed.
 LOST_EVENTS = 0
 FORWARDED = 1
-ENTERED = 2
 FORGOTTEN = 3
 AUDITED = 4
 SLOTS = {
     LOST_EVENTS: "LOST_EVENTS",
     FORWARDED: "FORWARDED",
-    ENTERED: "ENTERED",
     FORGOTTEN: "FORGOTTEN",
     AUDITED: "POLICY_AUDITED",
 }

@@ -142,7 +142,8 @@ class DatapathBench:
         self.slots = allocate(pairs)
         self.reasons = (*REASONS, *reasons)
         self.cuts = frozenset(cuts)
-        specs = [*abi.core_maps(connections=connections, endpoints=1024, ipcache=65536, events=events), *maps]
+        sizes = {"connections": connections, "endpoints": 1024, "ipcache": 65536, "events": events}
+        specs = [*abi.core_maps(**sizes, cpus=self.kernel.possible_cpus), *maps]
         self.specs: Mapping[str, MapSpec] = {spec.name: spec for spec in specs}
         self.compiler = Compiler(Cache(cache or program_cache()))
         self._resources = contextlib.ExitStack()

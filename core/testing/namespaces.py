@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from ipaddress import ip_address
@@ -172,6 +173,22 @@ def reachable(netns: str, address: str, port: int, *, udp: bool = False, timeout
         return bool(ask(netns, address, port, udp=udp, timeout=timeout))
     except OSError:
         return False
+
+
+def flood(netns: str, address: str, port: int, flows: int, *, per_second: int = 4000) -> None:
+    """So many UDP flows from a namespace, each of one datagram from a port of its own, at no more than this rate."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+
+    def send() -> None:
+        begin = time.monotonic()
+        for number in range(flows):
+            with socket.socket(family, socket.SOCK_DGRAM) as once:
+                once.bind(("", 2000 + number))
+                once.sendto(b"flood", (address, port))
+            if number % 40 == 0:
+                time.sleep(max(0.0, begin + number / per_second - time.monotonic()))
+
+    within(netns, send)
 
 
 def ping(netns: str, address: str, *, timeout: float = 3, data: bytes = b"axoneme") -> bool:

@@ -1,22 +1,24 @@
-"""The connection table is full: the oldest entries give way, people are told, and what lives goes on."""
+"""The connection table is full: new connections are refused, people are told why, and what lives goes on."""
 
 from __future__ import annotations
 
-import socket
-import time
+import contextlib
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from scenes import OPEN, Scene, policy, scene_of
 
-from axoneme.core.testing.namespaces import within
+from axoneme.core.testing.namespaces import flood
+from axoneme.core.testing.traffic import Kind, Traffic
 
 pytestmark = pytest.mark.kernel
 
 #: A port that is open and on which nobody listens, so that the flood costs only entries.
 FLOODED = 82
 ENTRIES = 1024
+REASON = "CT: Map insertion failed"
 
 
 @pytest.fixture(scope="module")
@@ -29,37 +31,90 @@ def scene() -> Iterator[Scene]:
         yield made
 
 
-def flood(scene: Scene, flows: int, *, per_second: int = 4000) -> None:
-    """So many UDP flows, each of one datagram, from ports of their own."""
+def flooded(scene: Scene, flows: int, *, per_second: int = 4000) -> None:
     for address in scene.server.addresses:
-        within(scene.client.netns, lambda address=address: _flood(address, flows // 2, per_second))
+        flood(scene.client.netns, address, FLOODED, flows // 2, per_second=per_second)
 
 
-def _flood(address: str, flows: int, per_second: int) -> None:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    begin = time.monotonic()
-    for number in range(flows):
-        with socket.socket(family, socket.SOCK_DGRAM) as once:
-            once.bind(("", 2000 + number))
-            once.sendto(b"flood", (address, FLOODED))
-        if number % 40 == 0:  # a rate at which the table is renewed several times a second
-            time.sleep(max(0.0, begin + number / per_second - time.monotonic()))
+def refused(scene: Scene) -> float:
+    """Drops for that reason, as the metric has them."""
+    rows = scene.node.call("metrics")
+    return float(
+        sum(
+            row["value"]
+            for row in rows
+            if row["name"] == "cilium_drop_count_total" and row["labels"]["reason"] == REASON
+        )
+    )
 
 
-def test_the_oldest_entries_give_way_and_live_connections_survive(scene: Scene) -> None:
+def entries(scene: Scene, family: int) -> int:
+    return sum(len(part) for part in scene.node.stream("bpf.map.dump", name=f"connections{family}"))
+
+
+@contextlib.contextmanager
+def lasting(scene: Scene) -> Iterator[Traffic]:
+    """Connections that are there before, of which nothing may fail or get lost."""
+    flows = [flow for flow in scene.flows(closed=False) if flow.kind is not Kind.REQUEST]
+    with Traffic(servers=[(scene.server.netns, OPEN)], flows=flows) as traffic:
+        yield traffic
+        traffic.more(50)
+    print(traffic.check())
+
+
+def is_full(scene: Scene) -> str:
+    (told,) = scene.node.until(
+        lambda: [p for p in scene.node.problems() if "is full" in p], "the status says so"
+    )
+    return str(told)
+
+
+def well_again(scene: Scene) -> None:
+    """Without anybody's help."""
     node = scene.node
-    assert node.metric("axoneme_connections_evicted_total") == 0
-    with scene.traffic(closed=False) as traffic, ThreadPoolExecutor() as pool:
-        flooding = pool.submit(flood, scene, 20_000)
-        (told,) = node.until(lambda: [p for p in node.problems() if "is full" in p], "the status says so")
-        assert "gave way so far; raise datapath.conntrack_entries" in told
+    room = 0.9 * ENTRIES
+    node.until(
+        lambda: max(entries(scene, 4), entries(scene, 6)) < room, "what was never answered is forgotten"
+    )
+    node.until(lambda: not node.problems(), "all is well again")
+    with scene.traffic(closed=False):
+        pass  # new connections, too
+
+
+def test_new_connections_are_refused_and_live_ones_survive(scene: Scene) -> None:
+    node, monitored = scene.node, scene.node.folder / "monitored"
+    assert node.metric("axoneme_connections_limit") == 2 * ENTRIES
+    with lasting(scene), ThreadPoolExecutor() as pool, open(monitored, "wb") as output:
+        monitor = node.spawn("monitor --type drop --last 1 -o json", output)
+        flooding = pool.submit(flooded, scene, 12_000)
+        told = is_full(scene)
+        assert f"it holds {ENTRIES} entries, and" in told
+        assert told.endswith("packets of new connections were refused; raise datapath.conntrack_entries")
         brief = node.axoneme("status", "--brief", code=1).stdout
         assert brief.startswith("degraded: core: connection table IPv")
+        assert max(entries(scene, 4), entries(scene, 6)) <= ENTRIES
         flooding.result()
-        traffic.more(50)
-    # Each flow takes two entries; what is still there, and what the kernel keeps in reserve, did not give way.
-    assert node.metric("axoneme_connections_evicted_total") > 40_000 - 4 * ENTRIES - 10_000
-    node.until(lambda: not node.problems(), "all is well again")
+        monitor.wait(10)
+    drop = json.loads(monitored.read_text().splitlines()[0])
+    assert (drop["reason_text"], drop["destination"]["port"]) == (REASON, FLOODED)
+    assert node.metric("axoneme_connections_evicted_total") == 0
+    well_again(scene)
+    assert refused(scene) == node.metric("axoneme_connections_refused_total") > 5_000
+
+
+def test_a_restart_while_it_is_full(scene: Scene) -> None:
+    """What was granted holds on for a while: a new agent comes, and nobody had to give way meanwhile."""
+    node = scene.node
+    with lasting(scene) as traffic, ThreadPoolExecutor() as pool:
+        flooding = pool.submit(flooded, scene, 12_000)
+        is_full(scene)
+        node.kill9()
+        traffic.more(20)
+        node.start()
+        is_full(scene)
+        flooding.result()
+    assert node.metric("axoneme_connections_evicted_total") == 0
+    well_again(scene)
 
 
 def test_a_reload_makes_room(scene: Scene) -> None:
@@ -68,11 +123,16 @@ def test_a_reload_makes_room(scene: Scene) -> None:
     with scene.traffic(closed=False) as traffic:
         node.configure({**node.values, "datapath": {**node.values["datapath"], "conntrack_entries": 65536}})
         node.reload()
-        evicted = node.metric("axoneme_connections_evicted_total")
-        flood(scene, 4_000)
+        node.until(
+            lambda: node.metric("axoneme_connections_limit") == 2 * 65536,
+            "the larger table was looked through",
+        )
+        before = refused(scene)
+        flooded(scene, 4_000)
         node.until(lambda: node.metric("axoneme_connections") > 8_000, "the table holds them")
         traffic.more(20)
-        assert node.metric("axoneme_connections_evicted_total") == evicted
+        assert refused(scene) == before
+        assert node.metric("axoneme_connections_evicted_total") == 0
     assert node.problems() == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import time
 from typing import Any, Self
 
 import attrs
@@ -13,7 +14,7 @@ from attrs import field, frozen
 from axoneme.core.datapath.abi import TUPLE
 from axoneme.core.datapath.layout import Struct, u32
 from axoneme.core.datapath.maps import MapKind, MapSpec
-from axoneme.core.datapath.reasons import BY_NUMBER, ENTERED, FORGOTTEN, FORWARDED, LOST_EVENTS
+from axoneme.core.datapath.reasons import BY_NUMBER, FORGOTTEN, FORWARDED, LOST_EVENTS
 from axoneme.core.records import Phase, Stage
 from axoneme.core.testing.datapath import Action, DatapathBench, Outcome
 from axoneme.core.testing.packets import (
@@ -120,6 +121,7 @@ class World:
         object.__setattr__(self, "addresses", ADDRESSES[self.family])
 
     def reset(self) -> Self:
+        self.grant(None)
         for name in ("connections4", "connections6", "fragments4", "fragments6"):
             self.bench.map(name).clear()
         self.bench.revision = 1
@@ -194,7 +196,21 @@ class World:
     def asked(self) -> int:
         return int(self.bench.map("gate").lookup(0)["asked"])
 
+    def grant(self, allowance: int | None, *, seconds: float = 60.0) -> None:
+        """Room for so many more entries, and until when from now; None: no grant at all."""
+        until = time.clock_gettime_ns(time.CLOCK_MONOTONIC) + int(seconds * 1e9)
+        row = {"allowance": self.entered() + (allowance or 0), "until": 0 if allowance is None else until}
+        self.bench.map("grants").update(int(self.family == 6), row)
+
     # Looking.
+
+    def entered(self) -> int:
+        """Entries made so far."""
+        return int(self.bench.map("admissions").lookup(int(self.family == 6))["entered"])
+
+    def refused(self) -> int:
+        """New connections for which there was no room so far."""
+        return int(self.bench.map("admissions").lookup(int(self.family == 6))["refused"])
 
     def key(
         self, src: str, dst: str, sport: int = 40000, dport: int = 80, protocol: int = TCP_PROTOCOL
@@ -258,9 +274,7 @@ def wide(address: str) -> list[int]:
 
 
 def reason_number(name: str) -> int:
-    special = {
-        "LOST_EVENTS": LOST_EVENTS, "FORWARDED": FORWARDED, "ENTERED": ENTERED, "FORGOTTEN": FORGOTTEN,
-    }  # fmt: skip
+    special = {"LOST_EVENTS": LOST_EVENTS, "FORWARDED": FORWARDED, "FORGOTTEN": FORGOTTEN}
     return special[name] if name in special else next(n for n, r in BY_NUMBER.items() if r.name == name)
 
 

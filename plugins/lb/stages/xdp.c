@@ -201,7 +201,8 @@ INLINE void LOCAL(opposite)(const struct F(tuple) *key, struct F(connection) *c)
  * Enters the answers' direction under a port of the node that nobody has, and completes the asking one's translation by it.
  * False: there is no such port.
  */
-INLINE bool LOCAL(enter_reply)(const struct F(tuple) *forward, struct F(connection) *c, struct F(connection) *reply)
+INLINE bool LOCAL(enter_reply)(const struct F(tuple) *forward, struct F(connection) *c, struct F(connection) *reply,
+			       u64 *entries)
 {
 	struct F(tuple) key = {};
 
@@ -216,8 +217,10 @@ INLINE bool LOCAL(enter_reply)(const struct F(tuple) *forward, struct F(connecti
 		key.dport = c->nat_sport;
 		c->nat_ports = F(folded)((u32)(u16)~forward->sport + (u16)~forward->dport + c->nat_sport + c->nat_dport);
 		reply->nat_ports = ~c->nat_ports;
-		if (!ON(connections, update)(&key, reply, BPF_NOEXIST))
+		if (!ON(connections, update)(&key, reply, BPF_NOEXIST)) {
+			(*entries)++;
 			return true;
+		}
 		taken = ON(connections, lookup)(&key);
 		if (taken && (taken->flags & CONN_CLOSED) && !ON(connections, update)(&key, reply, BPF_ANY))
 			return true;
@@ -278,17 +281,21 @@ INLINE void LOCAL(draft)(struct F(connection) *c, const struct LOCAL(frame) *f, 
 	c->bytes = length;
 }
 
-/* Both entries. False: there is no port or no room, which the classifier finds out as well and reports. */
-INLINE bool LOCAL(enter)(const struct F(tuple) *forward, struct F(connection) *c)
+/* Both entries. False: there is no port, which the classifier finds out as well and reports. */
+INLINE bool LOCAL(enter)(const struct F(tuple) *forward, struct F(connection) *c, struct admission *a)
 {
 	u32 zero = 0;
 	struct F(connection) *reply = ON(lb_replies, lookup)(&zero);
+	u64 entries = 0;
+	bool done;
 
 	if (!reply)
 		return false;
 	*reply = *c;
 	LOCAL(opposite)(forward, reply);
-	return LOCAL(enter_reply)(forward, c, reply) && !ON(connections, update)(forward, c, BPF_ANY);
+	done = LOCAL(enter_reply)(forward, c, reply, &entries) && !ON(connections, update)(forward, c, BPF_ANY);
+	F(entered)(a, entries + done);
+	return done;
 }
 
 INLINE int LOCAL(open)(struct xdp_md *ctx, const struct LOCAL(frame) *f, const struct lb_service *service)
@@ -296,8 +303,12 @@ INLINE int LOCAL(open)(struct xdp_md *ctx, const struct LOCAL(frame) *f, const s
 	struct F(lb_backend) *backend;
 	struct F(connection) *c;
 	struct F(address) *own;
+	struct admission *a;
+	struct grant *grant;
 	u32 number, zero = 0;
 
+	if (!F(admission)(&a, &grant) || unlikely(!F(admitted)(a, grant)))
+		return NEXT; /* the classifier finds the table full as well, and says so */
 	number = F(lb_choose)(&f->tuple, service);
 	backend = ON(lb_backends, lookup)(&number);
 	if (!backend || !(backend->flags & BACKEND_USED))
@@ -314,7 +325,7 @@ INLINE int LOCAL(open)(struct xdp_md *ctx, const struct LOCAL(frame) *f, const s
 	if (!own)
 		return LOCAL(tell)(ctx, number);
 	LOCAL(draft)(c, f, backend, own, ctx->data_end - ctx->data);
-	if (!LOCAL(enter)(&f->tuple, c))
+	if (!LOCAL(enter)(&f->tuple, c, a))
 		return LOCAL(tell)(ctx, number);
 	LOCAL(report)(ctx, f, c);
 	return TAKEN(LOCAL(send)(ctx, f, c));

@@ -11,7 +11,7 @@ from axoneme.core.datapath import conntrack
 from axoneme.core.datapath.abi import ConnectionFlag, core_maps
 from axoneme.core.datapath.collector import Collector
 from axoneme.core.datapath.maps import Map
-from axoneme.core.datapath.reasons import ENTERED, FORGOTTEN
+from axoneme.core.datapath.reasons import FORGOTTEN
 from axoneme.core.records import Level
 from axoneme.core.settings import TimeoutSettings
 from axoneme.core.testing.fake_kernel import FakeKernel
@@ -22,7 +22,8 @@ class Maps:
 
     def __init__(self) -> None:
         self.kernel = FakeKernel()
-        specs = core_maps(connections=64, endpoints=8, ipcache=8, events=4096)
+        cpus = self.kernel.possible_cpus
+        specs = core_maps(connections=64, endpoints=8, ipcache=8, events=4096, cpus=cpus)
         self.open = {spec.name: Map.create(self.kernel, spec) for spec in specs}
 
     def map(self, name: str) -> Map:
@@ -30,11 +31,22 @@ class Maps:
 
     def enter(self, count: int, *, there: int | None = None) -> None:
         """As if programs had made so many entries, of which some are still there."""
-        self.count(ENTERED, count)
+        self.admit(entered=count)
         table = self.open["connections4"]
         before = len(table.items()[0])
         for port in range(before, before + (count if there is None else there)):
             table.update({"sport": port, "protocol": 17}, {"last_seen": 0})
+
+    def admit(self, *, entered: int = 0, refused: int = 0) -> None:
+        admissions = self.open["admissions"]
+        row = admissions.lookup(0)
+        admissions.update(
+            0, {"entered": int(row["entered"]) + entered, "refused": int(row["refused"]) + refused}
+        )
+
+    def grant(self) -> tuple[int, int]:
+        row = self.open["grants"].lookup(0)
+        return int(row["allowance"]), int(row["until"])
 
     def count(self, reason: int, more: int) -> None:
         counters = self.open["counters"]
@@ -158,3 +170,75 @@ async def test_what_is_flushed_did_not_give_way_and_is_told_as_closed(
     assert len(table.items()[0]) == 0
     await collector.collect()
     assert (collector.evicted, collector.health().level) == (0, Level.OK)
+
+
+async def test_what_is_left_is_granted_after_each_pass(maps: Maps, collector: Collector) -> None:
+    maps.enter(10)
+    await collector.collect()
+    allowance, until = maps.grant()
+    assert allowance == 64
+    assert until > 0
+    maps.enter(20, there=6)
+    await collector.collect()
+    assert maps.grant()[0] == 30 + (64 - 16)
+
+
+async def test_who_was_refused_is_shown_until_there_is_room_for_a_while(
+    maps: Maps, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = 0
+    monkeypatch.setattr("axoneme.core.datapath.collector._now", lambda: clock)
+    maps.admit(refused=100)  # while another agent ran
+    await collector.collect()
+    assert (collector.health().level, collector.tables[4].refused) == (Level.OK, 100)
+    for more in (3, 4):
+        maps.admit(refused=more)
+        clock += 5_000_000_000
+        collector._look()
+    health = collector.health()
+    assert health.level is Level.DEGRADED
+    assert "connection table IPv4 is full: it holds 64 entries, and 7 packets of new" in health.reason
+    assert "datapath.conntrack_entries" in health.reason
+    clock += 10_000_000_000
+    await collector.collect()
+    assert collector.health().level is Level.DEGRADED
+    clock += 1
+    collector._look()
+    assert (collector.health().level, collector.tables[4].refused) == (Level.OK, 107)
+
+
+async def test_a_pass_comes_early_when_room_runs_short_or_the_table_is_another(
+    maps: Maps, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, slept = 0, 0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal clock, slept
+        clock, slept = clock + int(seconds * 1e9), slept + 1
+        if slept == 3:
+            happens()
+
+    monkeypatch.setattr("axoneme.core.datapath.collector._now", lambda: clock)
+    monkeypatch.setattr("axoneme.core.datapath.collector.asyncio.sleep", sleep)
+    happens, seconds = (lambda: None), 1_000_000_000
+
+    async def rest(took: int = 0) -> float:
+        nonlocal clock, slept
+        await collector.collect()
+        clock, slept = 0, 0
+        await collector._rest(took)
+        return clock / seconds
+
+    assert await rest() == 10.0
+    happens = lambda: maps.enter(20)  # noqa: E731
+    assert await rest() == 10.0, "room for 64, of which 20 are used"
+    happens = lambda: maps.enter(22)  # noqa: E731
+    assert await rest() == 3.0, "half of 44"
+    happens = lambda: maps.enter(22)  # noqa: E731
+    assert await rest(took=seconds // 2) == 5.0, "not at once after a long pass"
+    old = maps.open["connections4"]
+    happens = lambda: maps.open.update(connections4=Map.create(maps.kernel, old.spec))  # noqa: E731
+    await collector.collect()
+    old.clear()
+    assert await rest() == 3.0
+    old.close()
