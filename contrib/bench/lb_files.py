@@ -174,7 +174,7 @@ def figures() -> list[Figure]:
         Figure(
             name="lb.load.20k.yaml",
             unit="s",
-            limit=9.0,
+            limit=6.0,
             what="the same from files of YAML",
             measure=lambda rounds: loads("yaml", rounds),
         ),
@@ -188,7 +188,7 @@ def figures() -> list[Figure]:
         Figure(
             name="lb.update.20k.list",
             unit="ms",
-            limit=60.0,
+            limit=100.0,
             what="the same in a file that is a list of 2,500 services",
             measure=lambda _: updates(2500),
         ),
