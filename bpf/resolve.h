@@ -55,6 +55,8 @@ INLINE int F(resolve)(struct F(packet) *p)
 		p->source_link = p->source->ifindex;
 	} else {
 		p->source_identity = F(identity_of)(&p->tuple.saddr);
+		if (FROM_NETWORK && p->source_identity == IDENTITY_HOST) /* the host is here, and not out there */
+			return DROP(REASON_INVALID_SOURCE_IP);
 	}
 	if (p->destination) {
 		p->destination_identity = p->destination->identity;

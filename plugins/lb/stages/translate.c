@@ -176,8 +176,10 @@ STAGE(translate)
 		return DROP(REASON_SERVICE_BACKEND_NOT_FOUND);
 #if FROM_NETWORK
 	if (service->flags & SERVICE_DSR) {
-		int verdict = ON(endpoints, lookup)(&backend->address) ? NEXT : LOCAL(hand_on)(p, &backend->address);
+		int verdict = NEXT;
 
+		if (!ON(endpoints, lookup)(&backend->address) && F(identity_of)(&p->tuple.saddr) != IDENTITY_HOST)
+			verdict = LOCAL(hand_on)(p, &backend->address);
 		if (verdict || p->related)
 			return verdict;
 	}

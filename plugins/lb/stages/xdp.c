@@ -122,14 +122,25 @@ INLINE int LOCAL(send)(struct xdp_md *ctx, const struct LOCAL(frame) *f, const s
 	return c->ifindex == ctx->ingress_ifindex ? XDP_TX : bpf_redirect(c->ifindex, 0);
 }
 
+/* Whether the entry says what holds now. An answer's says so although its way is not known yet: see `opposite`. */
+INLINE bool LOCAL(current)(const struct F(connection) *c, u32 revision)
+{
+	return c->revision + !c->ifindex == revision;
+}
+
 /* A packet of a connection that goes in by one of the node's devices and out by one. */
 INLINE int LOCAL(pass_on)(struct xdp_md *ctx, const struct LOCAL(frame) *f, struct F(connection) *c)
 {
-	u32 now = ticks();
+	u32 now = ticks(), zero = 0;
+	struct runtime *runtime = runtime_lookup(&zero);
 
-	if (unlikely((c->last_seen ^ now) >> LB_ROUTE_SHIFT || !((u32 *)c->dmac)[0]) &&
-	    !LOCAL(route)(ctx, &c->nat_saddr, &c->nat_daddr, c))
-		return NEXT;
+	if (!runtime || !LOCAL(current)(c, runtime->revision))
+		return NEXT; /* to be decided anew: its backend may be gone */
+	if (unlikely((c->last_seen ^ now) >> LB_ROUTE_SHIFT || !((u32 *)c->dmac)[0])) {
+		if (!LOCAL(route)(ctx, &c->nat_saddr, &c->nat_daddr, c))
+			return NEXT;
+		c->revision = runtime->revision;
+	}
 	c->last_seen = now;
 	__sync_fetch_and_add(&c->packets, 1);
 	__sync_fetch_and_add(&c->bytes, ctx->data_end - ctx->data);
@@ -182,6 +193,7 @@ INLINE void LOCAL(opposite)(const struct F(tuple) *key, struct F(connection) *c)
 
 	c->flags ^= CONN_REPLY;
 	c->revision--; /* the way back is not known here: the first packet that takes it finds it */
+	c->ifindex = 0;
 	__builtin_memset(c->dmac, 0, 12);
 	c->nat_saddr = key->daddr;
 	c->nat_daddr = key->saddr;
@@ -298,6 +310,12 @@ INLINE bool LOCAL(enter)(const struct F(tuple) *forward, struct F(connection) *c
 	return done;
 }
 
+/* Who cannot be outside: a workload of this node, or the node itself. The classifier drops what claims so. */
+INLINE bool LOCAL(forged)(const struct F(tuple) *t)
+{
+	return ON(endpoints, lookup)(&t->saddr) || F(identity_of)(&t->saddr) == IDENTITY_HOST;
+}
+
 INLINE int LOCAL(open)(struct xdp_md *ctx, const struct LOCAL(frame) *f, const struct lb_service *service)
 {
 	struct F(lb_backend) *backend;
@@ -373,7 +391,7 @@ STAGE(edge)
 		return LOCAL(pass_on)(ctx, &f, c);
 	}
 	service = LOCAL(service)(&f.tuple);
-	if (!service)
+	if (!service || LOCAL(forged)(&f.tuple))
 		return NEXT;
 	if (service->flags & SERVICE_DSR)
 		return LOCAL(direct)(ctx, &f, service);

@@ -8,11 +8,10 @@ with XDP in front, and with the classifiers alone.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import select
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 import wires
@@ -78,7 +77,7 @@ def connect(world: World) -> None:
         ("far", "servers", SERVER, SERVERS_ROUTER, FROM_SERVERS, TO_SERVERS),
     ):
         router, end, node = world.netns.make("router"), world.netns.make(name), world.node.netns
-        world.hosts[name] = end
+        world.hosts.update({name: end, device: router})
         wires.cable(router, "narrow", routers, end, "cable", host)
         wires.cable(router, "node", inner, node, device, nodes)
         wires.wired(router, "node")
@@ -222,33 +221,10 @@ def there_and_back(at: Way, data: bytes) -> None:
         opened(at, socket.SOCK_DGRAM) as server,
         wires.connected(at.client, at.address, at.port, udp=True) as client,
     ):
-        got, peer = sent(lambda: client.send(data), server)
+        got, peer = wires.sent(lambda: client.send(data), server)
         assert (got, wires.plain(peer[0])) == (data, at.seen)
-        got, _ = sent(lambda: server.sendto(data[::-1], peer), client)
+        got, _ = wires.sent(lambda: server.sendto(data[::-1], peer), client)
         assert got == data[::-1]
-
-
-def sent(send: Callable[[], int], receiver: socket.socket) -> tuple[bytes, tuple[str, int]]:
-    """A datagram, as it arrives. IPv6's routers cut nothing: what is lost teaches its sender, who then sends it again."""
-    receiver.settimeout(0.25)
-    for _ in range(12):
-        with contextlib.suppress(TimeoutError, TooLarge):
-            with too_large():
-                send()
-            return receiver.recvfrom(8192)
-    raise AssertionError("no datagram came whole")
-
-
-class TooLarge(OSError):
-    """What the path does not bear (`EMSGSIZE`)."""
-
-
-@contextlib.contextmanager
-def too_large() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise TooLarge(error) if error.errno == errno.EMSGSIZE else error from error
 
 
 @FAMILIES
@@ -267,3 +243,21 @@ def test_the_first_fragment_must_be_the_first(world: World, which: str, family: 
     if which.startswith(("service", "the world")):
         counters = world.node.axoneme("datapath", "counters").stdout
         assert "FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND" in counters
+
+
+@FAMILIES
+@pytest.mark.parametrize("which", ["node port near", "node port far"])
+def test_what_is_of_another_network_or_claims_to_be_the_node_is_not_served(
+    world: World, which: str, family: int
+) -> None:
+    """A frame of a VLAN, and one from the node's own address; the same from the client is."""
+    at = way(world, which, family)
+    near, node, client = world.workloads["near"].addresses[family], TO_CLIENTS[family], CLIENT[family]
+    to = wires.mac(world.node.netns, "clients")
+    with opened(at, socket.SOCK_DGRAM) as server, wires.frames(world.hosts["clients"], "node") as cable:
+        cable.send(wires.frame(to, client, at.address, at.port, b"of a VLAN", vlan=7))
+        cable.send(wires.frame(to, node, at.address, at.port, b"forged"))
+        cable.send(wires.frame(to, near, at.address, at.port, b"forged"))
+        cable.send(wires.frame(to, client, at.address, at.port, b"plain"))
+        data, peer = server.recvfrom(100)
+        assert (data, wires.plain(peer[0])) == (b"plain", at.seen)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import select
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_interface
 from pathlib import Path
 
@@ -123,6 +125,33 @@ def datagram_in_fragments(
     return [fragment[14:] for fragment in fragments(frame, 408, identifier)]
 
 
+def frames(netns: str, device: str) -> socket.socket:
+    """A socket that sends frames out of a device as they are."""
+    made = within(netns, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
+    try:
+        within(netns, lambda: made.bind((device, 0)))
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def mac(netns: str, device: str) -> str:
+    from pyroute2 import NetNS
+
+    with NetNS(netns) as host:
+        (link,) = host.get_links(host.link_lookup(ifname=device)[0])
+        return str(link.get_attr("IFLA_ADDRESS"))
+
+
+def frame(to: str, source: str, destination: str, port: int, data: bytes, *, vlan: int = 0) -> bytes:
+    """A UDP datagram in a frame for a MAC address, with a VLAN's tag (IEEE 802.1Q) or without."""
+    ip = IPv4 if version(source) == 4 else IPv6
+    made = build(Ethernet(to, "02:00:00:00:07:07"), ip(source, destination), UDP(20_000, port), data)
+    tag = struct.pack(">HH", 0x8100, vlan) if vlan else b""
+    return made[:12] + tag + made[12:]
+
+
 def path_mtu(of: socket.socket) -> int:
     """What a connected socket has learnt of its path."""
     mapped = of.family == socket.AF_INET6 and of.getpeername()[0].startswith("::ffff:")
@@ -178,3 +207,26 @@ def transfer(sender: socket.socket, receiver: socket.socket, size: int) -> None:
             data = receiver.recv(1 << 16)
             assert data, f"it ended after {got} of {size} bytes"
             got += len(data)
+
+
+def sent(send: Callable[[], int], receiver: socket.socket) -> tuple[bytes, tuple[str, int]]:
+    """A datagram, as it arrives. IPv6's routers cut nothing: what is lost teaches its sender, who then sends it again."""
+    receiver.settimeout(0.25)
+    for _ in range(12):
+        with contextlib.suppress(TimeoutError, TooLarge):
+            with too_large():
+                send()
+            return receiver.recvfrom(8192)
+    raise AssertionError("no datagram came whole")
+
+
+class TooLarge(OSError):
+    """What the path does not bear (`EMSGSIZE`)."""
+
+
+@contextlib.contextmanager
+def too_large() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TooLarge(error) if error.errno == errno.EMSGSIZE else error from error

@@ -13,7 +13,7 @@ from packet_world import dropped, words
 from axoneme.core.datapath.abi import EventType, NextHop
 from axoneme.core.testing.datapath import Action
 from axoneme.core.testing.packets import ACK, FIN, RST, SYN, Ethernet, IPv4, IPv6, intact, parse
-from axoneme.plugins.lb.maps import Algorithm, ServiceFlag
+from axoneme.plugins.lb.maps import Algorithm, BackendFlag, ServiceFlag
 
 pytestmark = pytest.mark.kernel
 
@@ -287,3 +287,42 @@ def test_connections_keep_their_backend_when_the_table_changes(direct: Edge) -> 
     for sport in sports:
         assert opened(direct, sport, ACK).verdict is Xdp.TX
     assert sorted(map(str, zip(*ways.items(), strict=True))) == before
+
+
+def test_after_the_handshake_both_directions_are_xdps(remote: Edge) -> None:
+    """The answer to the first packet is the classifier's. What it decides of one direction does not undo the other one."""
+    given = ends(remote, remote.enter(remote.tcp("world", remote.vip, SYN)))[1]
+    synack = remote.tcp("remote", remote.node, SYN | ACK, sport=8080, dport=given)
+    assert passed(remote.enter(synack), synack)
+    assert remote.arrive(synack).action is Action.REDIRECT
+    for _ in range(3):
+        assert remote.enter(remote.tcp("world", remote.vip)).verdict is Xdp.TX
+        answer = remote.tcp("remote", remote.node, sport=8080, dport=given)
+        assert remote.enter(answer).verdict is Xdp.TX
+
+
+def test_what_was_decided_under_other_rules_is_decided_anew(remote: Edge) -> None:
+    """A flow of datagrams whose backend is gone goes to another one, as it does without XDP."""
+    other = "10.1.0.8" if remote.family == 4 else "fd01::8"
+    ask = remote.udp("world", remote.vip)
+    assert ends(remote, remote.enter(ask))[2] == remote.addresses["remote"]
+    remote.backend(2, other, 8080)
+    remote.service(2, port=53, protocol=17)
+    remote.backend(1, "remote", 8080, BackendFlag(0))
+    remote.bench.revision += 1
+    assert passed(remote.enter(ask), ask)
+    assert parse(remote.arrive(ask).frame).layers[1].dst == other  # type: ignore[attr-defined]
+    assert ends(remote, remote.enter(ask))[2] == other
+
+
+def test_nobody_outside_is_a_workload_or_the_node(remote: Edge) -> None:
+    """What claims to be a workload is not served, and left to the stack; what claims to be the node is dropped."""
+    for source in ("a", "host"):
+        frame = remote.tcp(source, remote.vip, SYN)
+        assert passed(remote.enter(frame), frame)
+        outcome = remote.arrive(frame)
+        if source == "host":
+            assert dropped(outcome, "INVALID_SOURCE_IP")
+        else:
+            assert (outcome.action, outcome.frame) == (Action.PASS, frame)
+    assert remote.entries() == 0
