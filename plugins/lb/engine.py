@@ -9,7 +9,7 @@ from attrs import define, field
 from axoneme.core.errors import Where
 from axoneme.core.state.resources import Problem
 from axoneme.plugins.lb.catalog import Catalog, candidates_of
-from axoneme.plugins.lb.demand import Demand
+from axoneme.plugins.lb.demand import Demand, Wanted
 from axoneme.plugins.lb.image import Image
 from axoneme.plugins.lb.maps import Scope
 from axoneme.plugins.lb.model import Address, Name
@@ -72,6 +72,8 @@ class Engine:
             applied = self.image.apply(name, Demand() if made is None else made.demand)
         except LimitError as error:
             self.refused[name] = error
+            if made is not None and not self.image.has(name):
+                taken = self._close(name, made.demand)
         else:
             taken = applied.taken
             self.catalog.touch(*applied.again)
@@ -83,6 +85,16 @@ class Engine:
             return
         self.resolved[name] = made
         self._publish(name, made, taken)
+
+    def _close(self, name: Name, demand: Demand) -> Mapping[RowKey, Name]:
+        """A service that finds no room has no backends: its clients are told so, rather than led to whoever has its address."""
+        rows = {key: Wanted(row.balance, (), row.flags) for key, row in demand.rows.items()}
+        try:
+            applied = self.image.apply(name, Demand(rows, {}, demand.guards))
+        except LimitError:  # not even its addresses fit
+            return {}
+        self.catalog.touch(*applied.again)
+        return applied.taken
 
     def _know(self, name: Name, made: Resolved | None) -> None:
         """Counts backends; whom no service has any more is dead."""

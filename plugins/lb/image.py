@@ -80,6 +80,10 @@ class Image:
         """How many rows of services there are."""
         return self._size[family]
 
+    def has(self, name: Name) -> bool:
+        """Whether anything of a service was applied."""
+        return name in self._demands
+
     def owner(self, key: RowKey) -> Name | None:
         """The service that has the row."""
         return self._owners.get(key)
