@@ -87,6 +87,11 @@ class Edge(World):
             self.bench.map(name).clear()
         return self
 
+    def reset_connections(self) -> None:
+        """As if nobody had asked for anything; services stay."""
+        for name in ("connections", "fragments", "lb_ways"):
+            self.bench.map(f"{name}{self.family}").clear()
+
     @property
     def node(self) -> str:
         return NODE[self.family]
