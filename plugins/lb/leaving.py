@@ -130,7 +130,10 @@ class Leaving:
         if without:
             return Health(level=Level.DEGRADED, reason=f"no address to leave by: {', '.join(without)}")
         if refused := self._refused.recent(self._context.map("counters")):
-            reason = f"{refused} new connections found no free port in the last minute or so: too many go to one place"
+            reason = (
+                f"{refused} new connections found no free port in the last minute or so: the node has those from 1024 "
+                "to 29999 towards each port of a server"
+            )
             return Health(level=Level.DEGRADED, reason=reason)
         return Health(level=Level.OK)
 

@@ -116,3 +116,17 @@ def test_nothing_gives_way_before_the_limit(world: World) -> None:
     assert refused == 9
     assert {bytes(key) for key in keys} <= {bytes(key) for key in world.table.items()[0]}
     assert len(values) == 2
+
+
+def test_when_a_grant_has_ended_the_oldest_give_way(world: World) -> None:
+    """As without any agent: nobody makes room, so new connections take it, and one that is used stays."""
+    world.grant(0, seconds=-1)
+    world.open("a", "b")
+    room = world.table.spec.max_entries
+    for n in range(room):
+        assert world.send(world.udp("a", "c", sport=1024 + n)).action is Action.REDIRECT
+        if not n % 64:
+            assert world.send(world.tcp("a", "b")).action is Action.REDIRECT
+            assert world.send(world.tcp("b", "a", sport=80, dport=40000)).action is Action.REDIRECT
+    assert room - CONNECTIONS_RESERVE * world.bench.kernel.possible_cpus <= world.entries() <= room
+    assert world.connection("a", "b")["packets"] > room // 64

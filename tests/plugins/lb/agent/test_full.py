@@ -70,13 +70,13 @@ class Place:
         return float(sum(row["value"] for row in found if row["labels"]["reason"] == reason))
 
 
-@pytest.fixture(scope="module")
-def place() -> Iterator[Place]:
+@contextlib.contextmanager
+def place_of(entries: int) -> Iterator[Place]:
     values = {
         "plugins": {"enabled": ["lb"], "lb": {"at_sockets": False, "backends": 1024}},
         "datapath": {
             "devices": ["clients", "servers"],
-            "conntrack_entries": ENTRIES,
+            "conntrack_entries": entries,
             "timeouts": {"gc_interval": 0.2},
         },
         "node": {"name": "here"},
@@ -106,6 +106,12 @@ def place() -> Iterator[Place]:
             each.settimeout(5)
         _services(world)
         yield Place(world, listening)
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Place]:
+    with place_of(ENTRIES) as made:
+        yield made
 
 
 def _services(world: World) -> None:
@@ -186,3 +192,33 @@ def test_the_map_of_backends(place: Place) -> None:
         pipe.answering.close()
     (node.resources / "many.yaml").unlink()
     node.until(lambda: not node.problems(), "all is well again")
+
+
+def asks(udp: socket.socket) -> bool:
+    udp.send(b"?")
+    with contextlib.suppress(TimeoutError):
+        return bool(udp.recv(100))
+    return False
+
+
+def test_the_ports_towards_one_server() -> None:
+    """As many datagrams go to one place as the node has no ports for."""
+    with place_of(131_072) as place:
+        node, client = place.world.node, place.world.workloads["client"]
+        place.world.netns.serve_udp(place.world.workloads["far"].netns, FLOODED)
+        lasting = place.opened("client", "far", SERVER[0], PORT)
+        with connected(client.netns, SERVER[0], FLOODED, udp=True) as known:
+            assert asks(known)
+            flood(client.netns, SERVER[0], FLOODED, 60_000, per_second=1_000_000)
+            (told,) = node.until(node.problems, "the status says so")
+            assert "found no free port" in told
+            assert place.dropped("No mapping for NAT masquerade") > 0
+            new = []
+            for _ in range(10):
+                with connected(client.netns, SERVER[0], FLOODED, udp=True, timeout=0.1) as late:
+                    new.append(asks(late))
+            assert not all(new)
+            known.settimeout(5)
+            assert asks(known)
+            lasting.passes()
+        place.opened("client", "far", SERVER[0], PORT).passes()  # another place has its own ports
