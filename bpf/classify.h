@@ -32,6 +32,7 @@ INLINE int F(fragment)(struct F(packet) *p, __be32 id, bool first)
 	key.id = id;
 	key.protocol = p->tuple.protocol;
 	p->fragment = !first;
+	p->fragmented = 1;
 	if (first) {
 		ports.sport = p->tuple.sport;
 		ports.dport = p->tuple.dport;
@@ -168,7 +169,36 @@ INLINE int F(unusual)(struct F(packet) *p, int verdict)
 	return F(blur)(p) ? NEXT : DROP(REASON_INVALID_PACKET_DROPPED);
 }
 
+/*
+ * Source-routed packets (RFC 791 3.1; RFC 8200 4.4): the destination in the header is but the next stop, while ports and
+ * checksum are for the last one. Nothing that is decided by them would be right, so they are refused, as RFC 7126 4.3 and 4.4
+ * and RFC 5095 advise. On the node's devices, where this is not the only one to decide, they are left to the host's stack.
+ */
 #if FAMILY == 4
+#define OPTIONS_END 0
+#define OPTIONS_NOP 1
+#define OPTIONS_LSRR 131
+#define OPTIONS_SSRR 137
+
+INLINE int F(options)(struct F(packet) *p)
+{
+	u32 at = ETH_HLEN + sizeof(struct iphdr);
+	u8 option[2];
+
+	for (int i = 0; i < 40 && at < p->l4; i++) {
+		if (bpf_skb_load_bytes(p->skb, at, option, 2))
+			return DROP(REASON_INVALID_PACKET_DROPPED);
+		if (option[0] == OPTIONS_END)
+			return NEXT;
+		if (option[0] == OPTIONS_LSRR || option[0] == OPTIONS_SSRR)
+			return DROP(REASON_SOURCE_ROUTED);
+		if (option[0] != OPTIONS_NOP && option[1] < 2)
+			return DROP(REASON_INVALID_PACKET_DROPPED);
+		at += option[0] == OPTIONS_NOP ? 1 : option[1];
+	}
+	return NEXT;
+}
+
 INLINE int F(in_fragments)(struct F(packet) *p, __be32 id, bool later)
 {
 	int verdict;
@@ -177,6 +207,16 @@ INLINE int F(in_fragments)(struct F(packet) *p, __be32 id, bool later)
 		return F(fragment)(p, id, false);
 	verdict = F(transport_slow)(p);
 	return verdict ? verdict : F(fragment)(p, id, true);
+}
+
+/* Options, fragments, and what is neither TCP nor UDP. */
+INLINE int F(seldom)(struct F(packet) *p, __be32 id, __be16 fragment)
+{
+	int verdict = p->l4 > ETH_HLEN + sizeof(struct iphdr) ? F(options)(p) : NEXT;
+
+	if (verdict)
+		return verdict;
+	return fragment & be16(0x3fff) ? F(in_fragments)(p, id, fragment & be16(0x1fff)) : F(transport_slow)(p);
 }
 
 INLINE int F(classify)(struct F(packet) *p)
@@ -204,9 +244,7 @@ INLINE int F(classify)(struct F(packet) *p)
 	if (likely(ip->ihl == 5 && !(ip->frag_off & be16(0x3fff)) && (void *)(t + 1) <= end &&
 		   (ip->protocol == IPPROTO_TCP || ip->protocol == IPPROTO_UDP)))
 		return F(ports)(p, t->sport, t->dport, 0, t->flags);
-	if (ip->frag_off & be16(0x3fff))
-		return F(unusual)(p, F(in_fragments)(p, ip->id, ip->frag_off & be16(0x1fff)));
-	return F(unusual)(p, F(transport_slow)(p));
+	return F(unusual)(p, F(seldom)(p, ip->id, ip->frag_off));
 }
 #else
 #define EXTENSION_HEADERS 6 /* more is not seen outside of attacks; each costs the verifier a round */
@@ -238,6 +276,8 @@ INLINE int F(extensions)(struct F(packet) *p, u8 next)
 			break;
 		if (bpf_skb_load_bytes(p->skb, p->l4, &ext, sizeof(ext)))
 			return DROP(REASON_INVALID_PACKET_DROPPED);
+		if (next == IPPROTO_ROUTING && (ext.offset & be16(0xff))) /* segments left: it is going on from there */
+			return DROP(REASON_SOURCE_ROUTED);
 		if (next == IPPROTO_FRAGMENT) {
 			fragment = (ext.offset & be16(0xfff8)) ? 2 : (ext.offset & be16(1)) ? 1 : 0;
 			id = ext.id;

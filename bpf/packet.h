@@ -40,6 +40,7 @@ struct F(packet) {
 	u8 nat;                 /* `translated` is not `tuple` */
 	u8 anew;                /* there is an entry, but of a connection that is over and gives way to this one */
 	u8 fragment;            /* a later fragment: there is no transport header */
+	u8 fragmented;          /* a fragment, the first one or a later one */
 	u8 next_hop;            /* HOP_… */
 	u8 audited;             /* it would be dropped if what is rehearsed were enforced: see `audits` */
 	u32 ifindex;            /* of the next hop */

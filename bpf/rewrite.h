@@ -41,10 +41,8 @@ INLINE int F(sum_packet)(struct F(packet) *p, const struct F(connection) *c)
 	case ICMP_PROTOCOL: /* one of the two ports is there, the identifier; IPv4's has no pseudo-header */
 		return F(sum_transport)(p, p->l4 + 2, 0, FAMILY == 6 ? c->nat_addresses : 0,
 					F(folded)((u32)(u16)~p->tuple.sport + c->nat_sport));
-	case IPPROTO_SCTP: /* RFC 9260 6.8: the sum covers no address */
-		return c->nat_ports ? DROP(REASON_UNSUPPORTED_PROTOCOL_FOR_NAT_MASQUERADE) : NEXT;
 	}
-	return DROP(REASON_UNSUPPORTED_PROTOCOL_FOR_NAT_MASQUERADE);
+	return p->tuple.protocol == IPPROTO_SCTP ? NEXT : DROP(REASON_UNSUPPORTED_PROTOCOL_FOR_NAT_MASQUERADE);
 }
 
 INLINE void F(write_addresses)(void *data, const struct F(connection) *c)
@@ -126,8 +124,12 @@ INLINE int F(rewrite_carried)(struct F(packet) *p, struct F(connection) *c, u32 
 			return DROP(REASON_INVALID_PACKET_DROPPED);
 	}
 	*added += sum_ports;
-	/* Its own checksum, as far as the error carries it: UDP's and ICMP's always, TCP's seldom, SCTP's covers it all. */
-	if (p->tuple.protocol == IPPROTO_SCTP || bpf_skb_load_bytes(p->skb, sum_at, &sum, 2) ||
+	/* Its own checksum, as far as the error carries it: UDP's and ICMP's always, TCP's and SCTP's seldom. */
+	if (p->tuple.protocol == IPPROTO_SCTP) {
+		*added += F(sum_carried_sctp)(p, c, ip, transport);
+		return NEXT;
+	}
+	if (bpf_skb_load_bytes(p->skb, sum_at, &sum, 2) ||
 	    (p->tuple.protocol == IPPROTO_UDP && !sum))
 		return NEXT;
 	*added += (u16)~sum;
@@ -164,6 +166,33 @@ INLINE int F(rewrite_error)(struct F(packet) *p, struct F(connection) *c)
 	return F(sum_transport)(p, p->l4 + 2, 0, FAMILY == 6 ? addresses : 0, F(folded)(added));
 }
 
+/* Whether a packet that goes on from here has no hop left to live. To the host's own egress, the stack has counted it. */
+INLINE bool F(expires)(struct F(packet) *p, const struct F(connection) *c)
+{
+	void *data = (void *)(long)p->skb->data, *end = (void *)(long)p->skb->data_end;
+
+	if (TO_WORKLOAD || data + ETH_HLEN + IP_SIZE > end)
+		return false;
+#if FAMILY == 4
+	if (likely(((struct iphdr *)(data + ETH_HLEN))->ttl > 1))
+		return false;
+#else
+	if (likely(((struct ipv6hdr *)(data + ETH_HLEN))->hop_limit > 1))
+		return false;
+#endif
+	return !p->related && c->next_hop != HOP_PROXY &&
+	       !(c->next_hop == HOP_STACK && c->destination_identity == IDENTITY_HOST); /* it has arrived */
+}
+
+/*
+ * The stack tells the sender, and quotes what it gets; so that is what the sender sent. But what was sent to an address of the
+ * node's own, the stack would take for itself, and answer as if nobody were there.
+ */
+INLINE int F(expired)(struct F(packet) *p)
+{
+	return F(identity_of)(&p->tuple.daddr) == IDENTITY_HOST ? DROP(REASON_TTL_EXCEEDED) : TO_STACK;
+}
+
 INLINE int F(rewrite)(struct F(packet) *p)
 {
 	struct F(connection) *c = p->conn;
@@ -173,8 +202,15 @@ INLINE int F(rewrite)(struct F(packet) *p)
 
 	if (likely(!c || !(c->flags & CONN_NAT)))
 		return NEXT;
+	if (unlikely(F(expires)(p, c)))
+		return F(expired)(p);
 	if (unlikely(p->related))
 		return F(rewrite_error)(p, c);
+	if (unlikely(p->tuple.protocol == IPPROTO_SCTP)) {
+		verdict = F(sum_sctp)(p, c);
+		if (verdict)
+			return verdict;
+	}
 	if (likely(!p->fragment)) {
 		verdict = F(sum_packet)(p, c);
 		if (verdict)

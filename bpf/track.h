@@ -139,6 +139,29 @@ INLINE bool F(succeeds)(const struct F(packet) *p, const struct F(connection) *c
 	       F(genuine)(p, conn->source_ifindex);
 }
 
+#if TO_WORKLOAD
+INLINE int F(deliver)(struct F(packet) *p);
+
+/*
+ * The host says that it could not send a workload's packet on. Of one whose addresses were to be exchanged it had got the
+ * original (see `expired`), so that the error is about what the workload's own direction has for a key.
+ */
+INLINE bool F(about_original)(struct F(packet) *p)
+{
+	struct F(connection) *sent;
+	struct F(tuple) key;
+
+	if (p->skb->ingress_ifindex)
+		return false;
+	F(reverse)(&key, &p->tuple);
+	sent = ON(connections, lookup)(&key);
+	if (!sent || !(sent->flags & CONN_NAT))
+		return false;
+	p->destination_link = sent->source_ifindex;
+	return p->destination_link;
+}
+#endif
+
 INLINE int F(track)(struct F(packet) *p)
 {
 	struct F(connection) *conn = ON(connections, lookup)(&p->tuple);
@@ -162,6 +185,10 @@ INLINE int F(track)(struct F(packet) *p)
 	}
 	if (conn) /* a SYN from the server's side is no reply: it opens a connection the other way round */
 		return F(direction)(p, (conn->flags & CONN_REPLY) && !F(opens)(p));
+#if TO_WORKLOAD
+	if (p->related && F(about_original)(p))
+		return TAKEN(F(deliver)(p));
+#endif
 	if (p->related) /* from the network it may be about a connection of the host, or one that plugins pass on: see resolve */
 		return FROM_NETWORK ? NEXT : DROP(REASON_UNKNOWN_ICMP);
 	if (F(opens)(p))

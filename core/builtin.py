@@ -42,11 +42,12 @@ def contributions(agent: Agent, context: Context) -> Contributions:
     from axoneme.core.api.datapath_methods import DatapathMethods
     from axoneme.core.api.methods import AgentMethods
     from axoneme.core.datapath.reasons import REASONS
+    from axoneme.core.datapath.tables import CRC32C_ZEROS
 
     parts = CoreParts.of(agent, context)
     return Contributions(
         tables=_core(TABLES),
-        maps=_core(agent.datapath.core_maps()),
+        maps=_core([*agent.datapath.core_maps(), CRC32C_ZEROS]),
         drop_reasons=_core(REASONS),
         services=_core(parts.services()),
         api=_core(

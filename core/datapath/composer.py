@@ -22,6 +22,7 @@ from axoneme.core.datapath.maps import MapKind, MapSpec
 from axoneme.core.datapath.packet_program import Step, packet_programs
 from axoneme.core.datapath.reasons import AUDITED, FORGOTTEN, FORWARDED, LOST_EVENTS
 from axoneme.core.datapath.slots import Slots
+from axoneme.core.datapath.tables import CRC32C_ZEROS
 from axoneme.core.errors import PluginError, Where
 from axoneme.core.records import DropReason, Phase, Runs, Stage
 
@@ -30,7 +31,7 @@ from axoneme.core.records import DropReason, Phase, Runs, Stage
 COMMON = ("abi.h", "report.h", "neighbor.h")
 FRAMES = ("family.h", "identity.h", "translation.h", "admission.h")
 PER_FAMILY = (
-    *FRAMES, "packet.h", "classify.h", "nat.h", "observe.h", "track.h", "resolve.h", "commit.h", "rewrite.h",
+    *FRAMES, "packet.h", "classify.h", "nat.h", "observe.h", "track.h", "resolve.h", "commit.h", "sctp.h", "rewrite.h",
     "deliver.h", "proxy.h",
 )  # fmt: skip
 
@@ -230,7 +231,13 @@ def compose(
     text = "\n".join(
         [
             '#line 1 "<constants>"',
-            *_defines(point.defines | constants.defines() | _numbers(reasons) | slots.defines),
+            *_defines(
+                point.defines
+                | constants.defines()
+                | _numbers(reasons)
+                | slots.defines
+                | {"SCTP_PORTS": int(CRC32C_ZEROS.name in maps)}
+            ),
             *_part("abi.h"),
             '#line 1 "<maps>"',
             c_definitions(

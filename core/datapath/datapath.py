@@ -10,7 +10,7 @@ import attrs
 import numpy as np
 
 from axoneme.core import logs
-from axoneme.core.datapath import abi, reasons
+from axoneme.core.datapath import abi, reasons, tables
 from axoneme.core.datapath.attach import ATTACH_POINTS
 from axoneme.core.datapath.build import Blueprint, Build, Builder, pin_name
 from axoneme.core.datapath.cache import Cache
@@ -114,7 +114,7 @@ class Datapath:
         )
         return Blueprint(
             stages=stages,
-            maps=(*self.core_maps(), *maps),
+            maps=(*self.core_maps(), *tables.maps_of_translation(stage for _, stage in stages), *maps),
             reasons=(*reasons.REASONS, *drop_reasons),
             constants=constants,
         )

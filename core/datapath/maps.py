@@ -68,9 +68,17 @@ class Map(Handle):
     def create(cls, kernel: Kernel, spec: MapSpec) -> Map:
         """A new, empty, unpinned map. Raises `BpfError`."""
         if spec.inner is None:
-            return cls(kernel, spec, kernel.map_create(spec.attributes()))
+            made = cls(kernel, spec, kernel.map_create(spec.attributes()))
+            made.fill()
+            return made
         with cls.create(kernel, spec.inner) as template:
             return cls(kernel, spec, kernel.map_create(spec.attributes(template.fd)))
+
+    def fill(self) -> None:
+        """Writes what a constant table holds; other maps stay as they are."""
+        if self.spec.content is not None:
+            entries = np.frombuffer(self.spec.content(), self._value_dtype)
+            self.update_batch(range(len(entries)), entries)
 
     @property
     def info(self) -> MapInfo:

@@ -113,7 +113,9 @@ class Pins:
         path = self.path("maps", f"{spec.name}@{spec.digest}")
         if (fd := self.open(path)) is not None:
             if self._is(fd, spec):
-                return Map(self.kernel, spec, fd, adopted=True)
+                adopted = Map(self.kernel, spec, fd, adopted=True)
+                adopted.fill()
+                return adopted
             self.kernel.close(fd)
         return self._new_map(spec, path)
 

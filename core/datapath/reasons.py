@@ -50,10 +50,12 @@ REASONS: tuple[DropReason, ...] = (
     _reason(181, "POLICY_DENY", "Policy denied by denylist"),
     _reason(189, "AUTH_REQUIRED", "Authentication required"),
     _reason(195, "UNENCRYPTED_TRAFFIC", "Traffic is unencrypted"),
+    _reason(196, "TTL_EXCEEDED", "TTL exceeded"),
     _reason(201, "MULTICAST_HANDLED", "Multicast handled"),
     _reason(203, "DROP_EP_NOT_READY", "Endpoint policy program not available"),
     _reason(300, "PROXY_ABSENT", "L7 proxy needed but absent"),
     _reason(301, "INVALID_NEIGHBOR", "Neighbor message with a foreign address"),
+    _reason(302, "SOURCE_ROUTED", "Source route"),
 )
 
 BY_NUMBER = {reason.number: reason for reason in REASONS}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from typing import TypeAlias
 
 from attrs import frozen
@@ -34,6 +35,8 @@ class MapSpec:
     :param value: for a ring buffer the layout of its records, if they all have one.
     :param max_entries: for a ring buffer its size in bytes: a power of two and a multiple of the page size.
     :param inner: for maps of maps, what the inner maps are like.
+    :param content: for an array that is a constant table (the C has no other): the bytes of all its values. They are
+        written whenever the map is opened, before a program that uses it is loaded.
     :raises MapError: when the kind cannot be like that.
     """
 
@@ -46,6 +49,7 @@ class MapSpec:
     pinned: bool = True
     doc: str = ""
     inner: MapSpec | None = None
+    content: Callable[[], bytes] | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.kind in _HOLDS_FDS:

@@ -41,6 +41,7 @@ from axoneme.core.datapath.ring import RingReader
 from axoneme.core.datapath.slots import allocate
 from axoneme.core.datapath.stages import place
 from axoneme.core.datapath.syscall import SyscallKernel
+from axoneme.core.datapath.tables import maps_of_translation
 from axoneme.core.datapath.testrun import Outcome as TestOutcome
 from axoneme.core.datapath.testrun import run_skb
 from axoneme.core.records import DropReason, Stage
@@ -144,6 +145,7 @@ class DatapathBench:
         self.cuts = frozenset(cuts)
         sizes = {"connections": connections, "endpoints": 1024, "ipcache": 65536, "events": events}
         specs = [*abi.core_maps(**sizes, cpus=self.kernel.possible_cpus), *maps]
+        specs += maps_of_translation(stage for _, stage in pairs)
         self.specs: Mapping[str, MapSpec] = {spec.name: spec for spec in specs}
         self.compiler = Compiler(Cache(cache or program_cache()))
         self._resources = contextlib.ExitStack()

@@ -24,6 +24,6 @@ STAGE(masquerade)
 	own = ON(lb_addresses, lookup)(&p->ifindex);
 	if (!own)
 		return FROM_NETWORK ? DROP(REASON_NO_MAPPING_FOR_NAT_MASQUERADE) : NEXT;
-	F(nat_source)(p, own, p->tuple.protocol == IPPROTO_SCTP ? p->tuple.sport : F(nat_port)(p->tuple.sport));
+	F(nat_source)(p, own, F(nat_port)(p->tuple.sport));
 	return NEXT;
 }
