@@ -137,7 +137,9 @@ def test_a_reload_with_a_smaller_connection_table(scene: Scene) -> None:
         node.configure({**old, "datapath": {"conntrack_entries": 4096}})
         node.reload()
         traffic.more(50)
-        node.until(lambda: node.metric("axoneme_connections_limit") == 2 * 4096, "the smaller table is in use")
+        node.until(
+            lambda: node.metric("axoneme_connections_limit") == 2 * 4096, "the smaller table is in use"
+        )
         node.configure(old)
         node.reload()
         traffic.more(50)
