@@ -148,3 +148,16 @@ def test_a_map_that_cannot_be_pinned_is_not_kept(tmp_path: Any) -> None:
     with pytest.raises(BpfError, match="No space left"):
         pins.open_map(SPEC)
     assert kernel.open_fds == 0
+
+
+def test_a_constant_table_is_written_whenever_it_is_opened(pins: Pins) -> None:
+    """An agent that died between making and filling it leaves one of zeros."""
+    spec = MapSpec(
+        "table", MapKind.ARRAY, u32, u32, 3, content=lambda: bytes((1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0))
+    )
+    with pins.open_map(spec) as made:
+        assert made.items()[1].tolist() == [1, 2, 3]
+        made.clear()
+    with pins.open_map(spec) as adopted:
+        assert adopted.adopted
+        assert adopted.items()[1].tolist() == [1, 2, 3]
