@@ -85,14 +85,30 @@ class LazyGroup(click.Group):
         """What plugins add here: their commands, and groups that only they have."""
         session = session_of(ctx)
         nodes: dict[str, Node] = {}
+        groups: dict[tuple[str, str], set[str]] = {}
         for provided in session.plugin_commands:
             command, depth = provided.record, len(self._path)
             if command.group == self._path:
                 nodes[command.name] = Entry(command.summary, command.load)
             elif command.group[:depth] == self._path and len(command.group) > depth:
-                name = command.group[depth]
-                nodes.setdefault(name, Folder(f"Commands of the plugin {provided.plugin}.", {}))
+                inner = (*command.group[depth + 1 :], command.name)[0]
+                groups.setdefault((command.group[depth], provided.plugin), set()).add(inner)
+        for (name, plugin), inside in groups.items():
+            # Nobody wrote a summary of such a group: it says what there is.
+            nodes.setdefault(name, Folder(f"{', '.join(sorted(inside)).capitalize()} (plugin {plugin}).", {}))
         return nodes
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            owner = "" if self._path else session_of(ctx).owner(args[0])
+            if not owner:
+                raise
+            hint = f"The plugin {owner} has it, which is not enabled: axoneme plugin enable {owner}"
+            raise click.UsageError(f"{error.format_message()} {hint}", ctx) from None
 
 
 def session_of(ctx: click.Context) -> Session:

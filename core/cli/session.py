@@ -119,3 +119,14 @@ class Session:
         lent = [each for each in self.manager.commands() if each.plugin == name]
         self.__dict__["plugin_commands"] = [*known, *(each for each in lent if each not in known)]
         return bool(lent)
+
+    def owner(self, name: str) -> str:
+        """The plugin that is installed but not enabled and has a command or group of this name; empty when none has."""
+        from axoneme.core.manager import PluginManager
+
+        manager = PluginManager(no_plugins=self.no_plugins)
+        manager.load(manager.found)
+        return next(
+            (each.plugin for each in manager.commands() if name == (*each.record.group, each.record.name)[0]),
+            "",
+        )

@@ -59,13 +59,13 @@ def axoneme_commands() -> Iterable[Command]:
             name="list",
             group=("dns",),
             load=imported("axoneme.plugins.dns.cli:names"),
-            summary="names that workloads asked for",
+            summary="List the names that workloads asked for.",
         ),
         Command(
             name="lookups",
             group=("dns",),
             load=imported("axoneme.plugins.dns.cli:lookups"),
-            summary="the last questions and what became of them",
+            summary="Show the last questions, and what became of them.",
         ),
     ]
 

@@ -84,22 +84,22 @@ def axoneme_metrics(context: PluginContext) -> Iterable[Metric]:
 
 #: Commands: group, name, file and attribute in `cli`, summary.
 _COMMANDS = (
-    (("service",), "list", "services:service_list", "list services by frontend, with their backends"),
-    (("service",), "get", "services:service_get", "show one service"),
+    (("service",), "list", "services:service_list", "List services by frontend, with their backends."),
+    (("service",), "get", "services:service_get", "Show one service."),
     (
         ("service",),
         "explain",
         "services:service_explain",
-        "which backends get connections, and why the others don't",
+        "Say which backends get connections, and why the others do not.",
     ),
-    (("service",), "add", "local:service_add", "add a service without a file"),
-    (("service",), "delete", "local:service_delete", "delete services that were added so"),
-    (("bpf", "lb"), "list", "maps:lb_list", "list what the kernel's maps of services hold"),
-    (("bpf", "lb", "maglev"), "list", "maps:maglev_list", "list consistent hashing tables"),
-    (("bpf", "lb", "maglev"), "get", "maps:maglev_get", "show one of them"),
-    (("lb", "pool"), "list", "pools:pool_list", "list pools of addresses for services"),
-    (("lb", "maglev"), "list", "maps:maglev_list", "list consistent hashing tables"),
-    (("lb", "maglev"), "get", "maps:maglev_get", "show one of them"),
+    (("service",), "add", "local:service_add", "Add a service without a file."),
+    (("service",), "delete", "local:service_delete", "Delete services that were added so."),
+    (("bpf", "lb"), "list", "maps:lb_list", "List what the kernel's maps of services hold."),
+    (("bpf", "lb", "maglev"), "list", "maps:maglev_list", "List consistent hashing tables."),
+    (("bpf", "lb", "maglev"), "get", "maps:maglev_get", "Show one of them."),
+    (("lb", "pool"), "list", "pools:pool_list", "List pools of addresses for services."),
+    (("lb", "maglev"), "list", "maps:maglev_list", "List consistent hashing tables."),
+    (("lb", "maglev"), "get", "maps:maglev_get", "Show one of them."),
 )
 
 

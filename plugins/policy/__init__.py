@@ -90,12 +90,12 @@ def axoneme_api(context: PluginContext) -> Iterable[ApiMethod]:
 
 #: Commands: name, module and attribute, summary.
 _COMMANDS = (
-    ("get", "cli:get", "effective decision tables and their rules"),
-    ("explain", "explain_cli:explain", "why a flow is allowed or denied"),
-    ("diff", "rehearsal.cli:diff", "what policies would change, before they hold"),
-    ("replay", "rehearsal.cli:replay", "what policies would have made of recorded connections"),
-    ("learn", "rehearsal.cli:learn", "policies that allow what was recorded, and nothing else"),
-    ("verdicts", "cli:verdicts", "run a conformance corpus"),
+    ("get", "cli:get", "Show the decisions in force, and the rules behind them."),
+    ("explain", "explain_cli:explain", "Say why a flow is allowed or denied, and what would allow it."),
+    ("diff", "rehearsal.cli:diff", "Show what policies would change, before they hold."),
+    ("replay", "rehearsal.cli:replay", "Show what policies would have made of recorded connections."),
+    ("learn", "rehearsal.cli:learn", "Write policies that allow what was recorded, and nothing else."),
+    ("verdicts", "cli:verdicts", "Run a conformance corpus."),
 )
 
 

@@ -83,14 +83,14 @@ def _side(side: dict[str, Any]) -> Iterator[str]:
     yield f"{side['direction']} of {side['subject']['name']}: {', '.join([side['verdict'], *extras])}"
     if side["error"]:
         yield f"  its policies cannot be brought up to date: {side['error']}"
-    yield f"  by {_rule(side['rule'])}"
+    yield f"  {_by(side['rule'])}"
     kernel = side.get("kernel")
     if kernel and kernel["verdict"] != side["verdict"]:
         yield f"  but {kernel['verdict']} in the kernel: {_rule(kernel['rule']) if kernel['rule'] else 'not ready yet'}"
     for one in side["default_deny_by"]:
         yield f"  default deny is turned on by {one['policy']}{_place(one)}"
     if side["audit"]:
-        yield f"  would be denied if what is audited were enforced: by {_rule(side['audit']['rule'])}"
+        yield f"  would be denied if what is audited were enforced: {_by(side['audit']['rule'])}"
     considered = [one for one in side["considered"] if one["outcome"] != "decides"]
     for one in considered[:_SHOWN]:
         yield f"  {_OUTCOMES[one['outcome']]:<13} {_rule(one['rule'])}: {one['why']}"
@@ -102,6 +102,11 @@ def _side(side: dict[str, Any]) -> Iterator[str]:
     if side["suggestion_yaml"]:
         yield "  the smallest rule that allows it:"
         yield from (f"    {line}" for line in side["suggestion_yaml"].splitlines())
+
+
+def _by(rule: dict[str, Any]) -> str:
+    """`by` a policy's rule, or because of what stands in place of one."""
+    return f"by {_rule(rule)}" if rule["policy"] else f"because {_rule(rule)}"
 
 
 def _rule(rule: dict[str, Any]) -> str:

@@ -57,14 +57,12 @@ def show(session: Session, output: str, cost: bool) -> None:
 
 
 def _show(point: dict[str, Any]) -> None:
-    cost = ", ".join(
-        f"{p['name']}: {p['instructions']} instructions, {p['verified']} verified" for p in point["programs"]
-    )
     attached = len(point["attached"])
     click.echo(
         f"{point['attach_point']} ({point['strategy']}, {attached} attached, digest {point['digest'][:16]})"
     )
-    click.echo(f"  {cost}")
+    for p in point["programs"]:
+        click.echo(f"  {p['name']}: {p['instructions']} instructions, {p['verified']} verified")
     table(point["steps"], _STEPS)
 
 

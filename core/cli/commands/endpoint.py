@@ -75,4 +75,6 @@ def identity_get(session: Session, number: int, output: str) -> None:
 def resource_list(session: Session, kind: str, problems: bool, output: str) -> None:
     """List the resources, whether they are in effect, and what is wrong with them."""
     rows = session.call("resource.list", kind=kind, problems=problems)
-    emit(rows, output, _RESOURCES, empty="there are no resources")
+    emit(
+        rows, output, _RESOURCES, empty="no resource has a problem" if problems else "there are no resources"
+    )

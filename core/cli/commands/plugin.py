@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from axoneme.core.api.client import NotRunningError
-from axoneme.core.cli.output import Column, emit, output_option
+from axoneme.core.cli.output import Column, Format, emit, wide_output_option
 from axoneme.core.cli.session import Session
 from axoneme.core.config import DEFAULT_FILE
 from axoneme.core.errors import AxonemeError, PluginError
@@ -19,22 +19,25 @@ _COLUMNS = (
     Column("state", "state"),
     Column("version", lambda row: row["version"] or None),
     Column("provider", "provider"),
-    Column("hooks", lambda row: row["hooks"] or None),
     Column("reason", lambda row: row["reason"] or None),
 )
+_WIDE = (*_COLUMNS[:-1], Column("hooks", lambda row: row["hooks"] or None), _COLUMNS[-1])
 
 
 @click.command()
-@output_option
+@wide_output_option
 @click.pass_obj
 def list_plugins(session: Session, output: str) -> None:
-    """List the installed plugins and their state: of the running agent, else as the configuration says."""
+    """List the installed plugins and their state: of the running agent, else as the configuration says.
+
+    `-o wide` has the hooks that each of them implements as well.
+    """
     try:
         rows = session.call("plugin.list")
     except NotRunningError:
         click.echo("no agent is running: this is what the configuration says", err=True)
         rows = _configured(session)
-    emit(rows, output, _COLUMNS, empty="no plugins are installed")
+    emit(rows, output, _WIDE if output == Format.WIDE else _COLUMNS, empty="no plugins are installed")
 
 
 def _configured(session: Session) -> list[dict[str, Any]]:

@@ -43,7 +43,9 @@ async def test_status_for_people_and_for_programs(shell: Shell) -> None:
     code, out, _ = await shell("status")
     assert code == 0
     assert out.splitlines()[0].endswith(": ok")
-    assert "sample.work" in out
+    assert out.splitlines()[3].split() == ["PLUGIN", "LEVEL", "SERVICES", "CHECKS", "RESTARTS", "REASON"]
+    assert out.splitlines()[-1].split() == ["sample", "ok", "1", "1", "0"]
+    assert "sample.work" in (await shell("status", "-o", "wide"))[1]
     assert json.loads((await shell("status", "-o", "json"))[1])["ok"] is True
     assert yaml.safe_load((await shell("status", "-o", "yaml"))[1])["counts"]["endpoints"] == 1
     assert (await shell("status", "--brief"))[1] == "ok\n"
@@ -56,6 +58,10 @@ async def test_a_status_that_is_not_ok_exits_with_one(kit: AgentKit, shell: Shel
     code, out, _ = await shell("status", "--brief")
     assert code == 1
     assert out == "failed: sample: the check itself failed: ValueError: no check today\n"
+    lines = (await shell("status"))[1].splitlines()
+    whole, part = (line.split(maxsplit=2) for line in lines[-2:])
+    assert (whole[:2], part[1]) == (["sample", "failed"], "failed")
+    assert "no check today" in part[2]
     assert (await shell("status", "--wait", "--timeout", "0"))[0] == 1
 
 

@@ -77,6 +77,13 @@ def test_a_plugin_that_is_not_enabled_lends_its_commands_to_who_calls_it_by_name
     assert "\n  policy " not in program("--help", cwd=tmp_path).stdout
 
 
+def test_a_command_of_a_plugin_that_is_not_enabled_says_whose_it_is(tmp_path: Path) -> None:
+    done = program("--set", "plugins.enabled=[]", "service", "list", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "The plugin lb has it, which is not enabled: axoneme plugin enable lb" in done.stderr
+    assert "plugin enable" not in program("servce", cwd=tmp_path).stderr
+
+
 def test_a_users_mistake_has_no_traceback(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("agent:\n  nmae: x\n")
