@@ -76,7 +76,8 @@ def configuration(folder: Path) -> Config:
     names = ("state_dir", "run_dir", "cache_dir", "resources")
     agent = {"name": "embedding", "bpffs": "/sys/fs/bpf/axoneme-embedding"}
     agent |= {name: str(folder / name) for name in names}
-    return from_values({"agent": agent, "pools": {"ipv4": "10.245.0.0/24", "ipv6": "fd00:245::/120"}})
+    pools = {"ipv4": "10.245.0.0/24", "ipv6": "fd00:245::/120"}
+    return from_values({"agent": agent, "pools": pools, "datapath": {"devices": []}})
 
 
 def main() -> None:

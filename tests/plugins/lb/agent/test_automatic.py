@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from ipaddress import ip_network
 from typing import Any
@@ -11,7 +12,7 @@ from lb_agents import PORT, World
 from lb_scenes import service
 from pyroute2 import NetNS
 
-from axoneme.core.testing.namespaces import Namespaces
+from axoneme.core.testing.namespaces import Namespaces, within
 from axoneme.core.testing.node import Node, Placed
 
 pytestmark = pytest.mark.kernel
@@ -104,6 +105,20 @@ def leaves_as(world: World, device: str) -> None:
             assert world.seen("outside", kind) == UPLINKS[device][0][family]
 
 
+def resolver(world: World, family: int) -> socket.socket:
+    """A socket of the client that asks the world, and never another one."""
+    kind = (socket.AF_INET, socket.AF_INET6)[family]
+    made = within(world.workloads["client"].netns, lambda: socket.socket(kind, socket.SOCK_DGRAM))
+    made.settimeout(3)
+    made.connect((WORLD[family], PORT))
+    return made
+
+
+def asks(one: socket.socket) -> bytes:
+    one.send(b"?")
+    return one.recv(64)
+
+
 def node_port_answers(world: World, device: str) -> None:
     for family, address in enumerate(UPLINKS[device][0]):
         assert world.ask("outside", address, NODE_PORT) == "web-0", (device, family)
@@ -133,8 +148,8 @@ def test_the_life_of_an_uplink(world: World) -> None:
 
     # A device with addresses leads to its neighbours, also without a default route; but it might be anything.
     connect(node, out, "up0")
-    world.node.until(lambda: devices(world).get("up0", {}).get("addresses"), "up0 is seen")
-    assert devices(world)["up0"]["why"] == "veth without a default route"
+    why = "veth without a default route"
+    world.node.until(lambda: devices(world).get("up0", {}).get("why") == why, "up0 is seen")
     default_by(node, "up0")
     until_used(world, "up0")
     row = devices(world)["up0"]
@@ -146,12 +161,20 @@ def test_the_life_of_an_uplink(world: World) -> None:
         "plugin": "lb", "check": "masquerading", "level": "ok", "reason": ""
     }  # fmt: skip
 
+    resolvers = [resolver(world, family) for family in range(2)]
+    assert [asks(one) for one in resolvers] == [b"world", b"world"]
+
     # The way out moves.
     connect(node, out, "up1")
     default_by(node, "up1")
     until_used(world, "up1")
     leaves_as(world, "up1")
     node_port_answers(world, "up1")
+    # Who asks from one socket for good goes on, as somebody else to the world.
+    for family, one in enumerate(resolvers):
+        assert asks(one) == b"world"
+        assert world.seen("outside", "udp") == UPLINKS["up1"][0][family]
+        one.close()
 
     # It goes, and one of its name comes.
     with NetNS(node) as here:

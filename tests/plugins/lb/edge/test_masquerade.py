@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import pytest
 from edge_world import Edge
-from packet_world import dropped
+from packet_world import dropped, words
 
 from axoneme.core.testing.datapath import Action, Outcome
 from axoneme.core.testing.packets import (
@@ -160,3 +162,54 @@ def test_the_next_connection_of_the_same_ports(edge: Edge) -> None:
         edge.addresses["a"],
         40000,
     )
+
+
+@pytest.fixture
+def moved(edge: Edge) -> Iterator[Callable[[str], None]]:
+    """Gives the device another address to leave by, as when the way out moves."""
+    table = edge.bench.map(f"lb_addresses{edge.family}")
+    device = edge.bench.link("uplink")
+
+    def move(address: str) -> None:
+        table.update(device, {"a": words(address)})
+        edge.bench.revision += 1
+
+    yield move
+    move(edge.node)
+
+
+def other(edge: Edge) -> str:
+    return "198.51.100.9" if edge.family == 4 else "2001:db8:1::9"
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_a_connection_whose_address_is_gone_goes_on_under_the_other_one(
+    edge: Edge, moved: Callable[[str], None], protocol: str
+) -> None:
+    """A resolver that asks from one socket for good is not lost; TCP learns at once from its server that it is over."""
+    make, asked = (edge.tcp, 80) if protocol == "tcp" else (edge.udp, 53)
+    opening = {"flags": SYN} if protocol == "tcp" else {}
+    assert ends(edge, edge.send(make("a", "world", **opening)))[0] == edge.node
+    edge.bench.revision += 1
+    before = ends(edge, edge.send(make("a", "world")))
+    assert before[0] == edge.node, "decided anew, and the same"
+    moved(other(edge))
+    address, port, destination, service = ends(edge, edge.send(make("a", "world")))
+    assert (address, destination, service) == (other(edge), edge.addresses["world"], asked)
+    back = edge.arrive(make("world", other(edge), sport=asked, dport=port))
+    assert ends(edge, back) == (edge.addresses["world"], asked, edge.addresses["a"], 40000)
+    assert ends(edge, edge.send(make("a", "world")))[:2] == (other(edge), port)
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_what_left_under_its_own_address_before(
+    edge: Edge, moved: Callable[[str], None], protocol: str
+) -> None:
+    """There was no address to leave by yet: datagrams get one, TCP stays."""
+    make = edge.tcp if protocol == "tcp" else edge.udp
+    edge.bench.map(f"lb_addresses{edge.family}").clear()
+    opening = {"flags": SYN} if protocol == "tcp" else {}
+    assert ends(edge, edge.send(make("a", "world", **opening)))[0] == edge.addresses["a"]
+    moved(edge.node)
+    expected = edge.addresses["a"] if protocol == "tcp" else edge.node
+    assert ends(edge, edge.send(make("a", "world")))[0] == expected
