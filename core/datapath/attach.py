@@ -5,7 +5,7 @@ The packet ones:
     from_workload   ingress of the host side of each workload's interface: all that workloads send
     to_workload     egress of the one device to which the host routes its workloads' addresses: what the host itself, or
                     the world through the host's stack, sends to any of them. One attachment for all workloads
-    from_network    ingress of the node's own devices, if it is told which: past the stack, straight to the workload
+    from_network    ingress of the node's own devices (`axoneme.core.net.devices`): past the stack, straight to the workload
     to_network      egress of the node's own devices, when a stage wants it
 """
 

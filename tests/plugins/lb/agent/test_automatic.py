@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import socket
 from collections.abc import Iterator
 from ipaddress import ip_network
+from socket import htons
 from typing import Any
 
 import pytest
@@ -12,6 +15,10 @@ from lb_agents import PORT, World
 from lb_scenes import service
 from pyroute2 import NetNS
 
+from axoneme.core.datapath import asm
+from axoneme.core.datapath.kernel import Program, ProgramAttributes
+from axoneme.core.datapath.syscall import SyscallKernel
+from axoneme.core.datapath.uapi import AttachType, ProgramType
 from axoneme.core.testing.namespaces import Namespaces, within
 from axoneme.core.testing.node import Node, Placed
 
@@ -105,6 +112,33 @@ def leaves_as(world: World, device: str) -> None:
             assert world.seen("outside", kind) == UPLINKS[device][0][family]
 
 
+def connections(world: World) -> int:
+    """Entries of TCP connections with the world's IPv4 address."""
+    rows = json.loads(
+        world.node.axoneme(
+            "bpf", "ct", "list", "--address", WORLD[0], "--protocol", "tcp", "-o", "json"
+        ).stdout
+    )
+    return len(rows)
+
+
+@contextlib.contextmanager
+def tagged(netns: str, device: str, vlan: int) -> Iterator[None]:
+    """All that leaves by a device meanwhile has a tag with this number."""
+    push = asm.mov(2, htons(0x8100)) + asm.mov(3, vlan) + asm.call(18) + asm.mov(0, -1) + asm.leave()
+    kernel = SyscallKernel()
+    attributes = ProgramAttributes(type=ProgramType.SCHED_CLS, name="tag", instructions=push)
+    with Program.load(kernel, attributes) as program:
+        link = within(
+            netns,
+            lambda: kernel.link_create(program.fd, socket.if_nametoindex(device), AttachType.TCX_EGRESS),
+        )
+        try:
+            yield
+        finally:
+            kernel.close(link)
+
+
 def resolver(world: World, family: int) -> socket.socket:
     """A socket of the client that asks the world, and never another one."""
     kind = (socket.AF_INET, socket.AF_INET6)[family]
@@ -160,6 +194,15 @@ def test_the_life_of_an_uplink(world: World) -> None:
     assert check(world, "masquerading") == {
         "plugin": "lb", "check": "masquerading", "level": "ok", "reason": ""
     }  # fmt: skip
+
+    # A frame of a VLAN is its own device's business, of which there is none here; one with a mere priority is like any other.
+    known = connections(world)
+    with tagged(out, "to-up0", 7):
+        assert world.ask("outside", UPLINKS["up0"][0][0], NODE_PORT, timeout=0.3) == ""
+    assert connections(world) == known
+    with tagged(out, "to-up0", 0):
+        assert world.ask("outside", UPLINKS["up0"][0][0], NODE_PORT) == "web-0"
+    assert connections(world) > known
 
     resolvers = [resolver(world, family) for family in range(2)]
     assert [asks(one) for one in resolvers] == [b"world", b"world"]
