@@ -6,9 +6,15 @@ import importlib.util
 import inspect
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 from attrs import field, frozen
+
+from axoneme.core.errors import PluginError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP: Final = "axoneme.plugins"
 IN_PROCESS: Final = "in process"
@@ -59,8 +65,22 @@ def discover() -> Mapping[str, tuple[Found, ...]]:
             version=point.dist.version if point.dist else "",
             target=point.value,
         )
-        found[point.name].append(Found(point.name, provenance, point.load))
+        found[point.name].append(Found(point.name, provenance, partial(_load, point)))
     return {name: tuple(found[name]) for name in sorted(found)}
+
+
+def _load(point: EntryPoint) -> Any:
+    """Imports what an entry point names, installed since this process began or not."""
+    importlib.invalidate_caches()
+    try:
+        return point.load()
+    except ModuleNotFoundError as error:
+        if error.name != point.module.partition(".")[0]:
+            raise
+        raise PluginError(
+            f"there is no module {point.module}",
+            hint="if it was installed in place (pip install -e) while this agent ran, only a new start finds it",
+        ) from error
 
 
 def in_process(plugin: Any, name: str) -> Found:

@@ -28,7 +28,7 @@ class StateLock:
             raise AxonemeError(
                 f"cannot lock the state folder: {error.strerror}",
                 where=Where(str(self.path)),
-                hint="the agent needs a folder of its own in which it can write; see agent.state_dir",
+                hint="run the agent as root, or give it a folder of its own in which it can write: agent.state_dir",
             ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

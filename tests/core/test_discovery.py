@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from axoneme.core import discovery
+from axoneme.core.errors import PluginError
 
 
 def distribution(folder: Path, name: str, entry: str) -> None:
@@ -34,3 +35,18 @@ def test_finding_says_who_provides_what_and_imports_nothing(
 
 def test_our_own_plugins_are_found_like_all_others() -> None:
     assert "policy" in discovery.discover()
+
+
+def test_a_module_that_is_not_there_says_what_may_be_the_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distribution(tmp_path, "third", "gone = absent_module_of_third")
+    distribution(tmp_path, "fourth", "lacking = lacking_plugin_of_fourth")
+    (tmp_path / "lacking_plugin_of_fourth.py").write_text("import a_dependency_that_is_absent")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = discovery.discover()
+    with pytest.raises(PluginError, match="no module absent_module_of_third") as caught:
+        found["gone"][0].load()
+    assert "only a new start finds it" in str(caught.value.hint)
+    with pytest.raises(ModuleNotFoundError, match="a_dependency_that_is_absent"):
+        found["lacking"][0].load()
