@@ -1,4 +1,4 @@
-"""What README.md shows exists: its links, its commands and their options, its policy, its program."""
+"""What README.md shows exists: its links, its commands and their options, its resources, its program."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import pytest
 from axoneme.core.cli.main import cli
 from axoneme.core.state.resources import Kinds, read_resource
 from axoneme.core.state.yamlio import load
-from axoneme.plugins.policy.kinds import resource_kinds
+from axoneme.plugins.lb.kinds import resource_kinds as lb_kinds
+from axoneme.plugins.policy.kinds import resource_kinds as policy_kinds
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text()
@@ -40,7 +41,7 @@ def test_commands_are_there_with_these_options(line: str) -> None:
     """Parsed as the program would, and not executed. Commands of plugins need a configuration that enables them."""
     words = shlex.split(line)[1:]
     context = click.Context(cli, info_name="axoneme", obj=None)
-    context.params = {"sets": ("plugins.enabled=[policy]",)}
+    context.params = {"sets": ("plugins.enabled=[policy,lb,hubble]",)}
     command: click.Command = cli
     while isinstance(command, click.Group):
         name, words = words[0], words[1:]
@@ -50,11 +51,11 @@ def test_commands_are_there_with_these_options(line: str) -> None:
     command.parse_args(context, words)
 
 
-def test_the_policy_is_valid() -> None:
-    [text] = blocks("yaml")
-    [document] = load(text, "web.yaml")
-    resource = read_resource(document, Kinds(resource_kinds()), source="test").resource
-    assert resource.problems == ()
+@pytest.mark.parametrize("text", blocks("yaml"))
+def test_resources_are_valid(text: str) -> None:
+    kinds = Kinds((*policy_kinds(), *lb_kinds()))
+    for document in load(text, "README.yaml"):
+        assert read_resource(document, kinds, source="test").resource.problems == ()
 
 
 def test_the_program_is_one() -> None:
