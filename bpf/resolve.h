@@ -27,12 +27,13 @@ INLINE void F(route)(struct F(packet) *p)
 		__builtin_memcpy(fib->ipv6_dst, &p->translated.daddr, 16);
 #endif
 		answer = bpf_fib_lookup(p->skb, fib, sizeof(*fib), 0);
-		if (answer != BPF_FIB_LKUP_RET_SUCCESS && answer != BPF_FIB_LKUP_RET_NO_NEIGH)
+		if (answer != BPF_FIB_LKUP_RET_SUCCESS && answer != BPF_FIB_LKUP_RET_NO_NEIGH &&
+		    answer != BPF_FIB_LKUP_RET_FRAG_NEEDED)
 			return;
 		/* Only out of the devices that were given to us; anything else is the stack's business. */
 		device = devices_lookup(&fib->ifindex);
-		if (device) {
-			p->next_hop = HOP_DEVICE;
+		if (device) { /* too large for it: the stack tells the sender, or who translates it knows the device */
+			p->next_hop = answer == BPF_FIB_LKUP_RET_FRAG_NEEDED ? HOP_STACK : HOP_DEVICE;
 			p->ifindex = fib->ifindex;
 		}
 	}

@@ -152,6 +152,6 @@ def test_a_state_folder_in_which_nothing_can_be_made(node: Node) -> None:
         log = node.log_text()
         assert "error: cannot lock the state folder: No space left on device" in log
         assert f"where: {state}/agent.lock" in log
-        assert "to do: " in log and "agent.state_dir" in log
+        assert "in which it can write: agent.state_dir" in log
         assert "Traceback" not in log
         assert not node.socket.exists()

@@ -25,7 +25,7 @@ STAGE(masquerade)
 	struct F(address) *own;
 	struct F(prefix) key;
 
-	if (p->next_hop != HOP_DEVICE || (p->half | p->related | p->reply))
+	if (p->next_hop == HOP_LOCAL || !p->ifindex || (p->half | p->related | p->reply))
 		return NEXT;
 	if (FROM_WORKLOAD) {
 		if (!MASQUERADE)
@@ -42,6 +42,7 @@ STAGE(masquerade)
 		return FROM_NETWORK ? DROP(REASON_NO_MAPPING_FOR_NAT_MASQUERADE) : NEXT;
 	if (p->conn)
 		F(set_aside)(p);
+	p->next_hop = HOP_DEVICE; /* also where this packet is too large for it: those that follow must not get past us */
 	F(nat_source)(p, own, F(nat_port)(p->tuple.sport));
 	return NEXT;
 }

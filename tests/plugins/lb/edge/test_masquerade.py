@@ -15,6 +15,7 @@ from axoneme.core.testing.packets import (
     ICMP,
     RST,
     SYN,
+    UDP,
     ICMPv6,
     IPv4,
     IPv6,
@@ -213,3 +214,10 @@ def test_what_left_under_its_own_address_before(
     moved(edge.node)
     expected = edge.addresses["a"] if protocol == "tcp" else edge.node
     assert ends(edge, edge.send(make("a", "world")))[0] == expected
+
+
+def test_a_first_packet_too_large_for_the_device_does_not_open_a_way_around(edge: Edge) -> None:
+    """Those that follow would leave under the workload's own address."""
+    large = edge.frame("a", "world", UDP(2000, 53), bytes(3000))
+    assert ends(edge, edge.send(large))[:2] == (edge.node, 2000)
+    assert ends(edge, edge.send(edge.udp("a", "world", sport=2000)))[:2] == (edge.node, 2000)
