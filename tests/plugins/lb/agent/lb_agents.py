@@ -21,6 +21,11 @@ PORT = 8080
 NODE_ADDRESSES = ["192.0.2.77", "2001:db8::77"]
 
 
+def place(address: str, port: int) -> str:
+    """As people write it: `10.0.0.1:80`, `[fd00::1]:80`."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
 @frozen(kw_only=True)
 class World:
     """A started node. Every server answers with its workload's name, on TCP and UDP of `PORT`, both families."""

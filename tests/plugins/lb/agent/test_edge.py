@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 from edge_wire import as_a_wire
-from lb_agents import PORT, World
+from lb_agents import PORT, World, place
 from lb_scenes import service, slices
 
 from axoneme.core.testing.namespaces import Namespaces, within
@@ -127,7 +127,7 @@ def test_a_backend_elsewhere(world: World, udp: bool) -> None:
     make(world, "elsewhere", far=True, near=False)
     for address in lb_addresses(world, "elsewhere"):
         family = ":" in address
-        world.until_used(f"[{address}]:80" if family else f"{address}:80", SERVER[family])
+        world.until_used(place(address, 80), SERVER[family])
         assert world.spread("outside", address, 80, 6, udp=udp) == {"far": 6}
         assert seen(world, "far", "udp" if udp else "tcp") == NODE[family]
 
@@ -137,9 +137,7 @@ def test_a_backend_here_sees_the_client(world: World, udp: bool) -> None:
     make(world, "here", far=False, near=True)
     for address in lb_addresses(world, "here"):
         family = ":" in address
-        world.until_used(
-            f"[{address}]:80" if family else f"{address}:80", world.workloads["web-0"].addresses[family]
-        )
+        world.until_used(place(address, 80), world.workloads["web-0"].addresses[family])
         assert world.spread("outside", address, 80, 6, udp=udp) == {"web-0": 6}
         assert seen(world, "web-0", "udp" if udp else "tcp") == CLIENT[family]
 
@@ -149,8 +147,7 @@ def test_both_take_turns(world: World) -> None:
     make(world, "both", far=True, near=True)
     for address in lb_addresses(world, "both"):
         family = ":" in address
-        place = f"[{address}]:80" if family else f"{address}:80"
-        world.until_used(place, SERVER[family], world.workloads["web-0"].addresses[family])
+        world.until_used(place(address, 80), SERVER[family], world.workloads["web-0"].addresses[family])
         assert world.spread("outside", address, 80, 6) == {"far": 3, "web-0": 3}
 
 
@@ -187,6 +184,17 @@ def test_a_large_transfer_survives(world: World) -> None:
         assert within(world.workloads["client"].netns, lambda address=address: fetch(address)) == size  # type: ignore[misc]
 
 
+@pytest.mark.parametrize("udp", [False, True], ids=["tcp", "udp"])
+def test_a_client_keeps_its_backend(world: World, udp: bool) -> None:
+    """Whichever of the two it is, and wherever."""
+    make(world, "sticky", far=True, near=True, more=", sessionAffinity: ClientIP")
+    for address in lb_addresses(world, "sticky"):
+        family = ":" in address
+        world.until_used(place(address, 80), SERVER[family], world.workloads["web-0"].addresses[family])
+        (kept,) = world.spread("outside", address, 80, 6, udp=udp)
+        assert kept in ("far", "web-0")
+
+
 def test_node_ports_and_external_addresses(world: World) -> None:
     """At the node's address towards the clients, and at one that is routed to it."""
     external = ("203.0.113.9", "2001:db8:80::9")
@@ -206,7 +214,7 @@ def test_node_ports_and_external_addresses(world: World) -> None:
     for family in range(2):
         backends = [world.workloads["web-0"].addresses[family], SERVER[family]]
         for address, port in ((external[family], 80), (CLIENTS_NODE[family], 30080)):
-            world.until_used(f"[{address}]:{port}" if family else f"{address}:{port}", *backends)
+            world.until_used(place(address, port), *backends)
             for udp in (False, True):
                 answers = world.spread("outside", address, port, 6, udp=udp)
                 assert answers == {"far": 3, "web-0": 3}, (address, port, udp)
@@ -216,8 +224,7 @@ def test_only_local_backends_where_the_client_is_to_be_seen(world: World) -> Non
     make(world, "local", far=True, near=True, more=", externalTrafficPolicy: Local")
     for address in lb_addresses(world, "local"):
         family = ":" in address
-        place = f"[{address}]:80" if family else f"{address}:80"
-        world.until_used(place, SERVER[family], world.workloads["web-0"].addresses[family])
+        world.until_used(place(address, 80), SERVER[family], world.workloads["web-0"].addresses[family])
         assert world.spread("outside", address, 80, 4) == {"web-0": 4}
         assert seen(world, "web-0", "tcp") == CLIENT[family]
 
@@ -237,7 +244,7 @@ status: {{podIP: {four}, podIPs: [{{ip: {four}}}, {{ip: "{six}"}}]}}
 """,
     )
     for family, address in enumerate(CLIENTS_NODE):
-        world.until_used(f"[{address}]:8088" if family else f"{address}:8088", (four, six)[family])
+        world.until_used(place(address, 8088), (four, six)[family])
         for udp in (False, True):
             assert world.spread("outside", address, 8088, 3, udp=udp) == {"web-0": 3}
             assert seen(world, "web-0", "udp" if udp else "tcp") == CLIENT[family]
@@ -254,7 +261,7 @@ def test_source_ranges(world: World, near: bool) -> None:
         for address in lb_addresses(world, name):
             family = ":" in address
             backend = world.workloads["web-0" if near else "far"].addresses[family]
-            world.until_used(f"[{address}]:80" if family else f"{address}:80", backend)
+            world.until_used(place(address, 80), backend)
             answer = world.ask("outside", address, 80, timeout=3 if answers else 0.3)
             assert bool(answer) is answers
     assert "DENIED_BY_LB_SRC_RANGE_CHECK" in world.node.axoneme("datapath", "counters").stdout

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from lb_agents import NODE_ADDRESSES, PORT, World, world_of
+from lb_agents import NODE_ADDRESSES, PORT, World, place, world_of
 from lb_scenes import service, slices
 
 from axoneme.core.testing.namespaces import within
@@ -17,8 +17,9 @@ from axoneme.core.testing.namespaces import within
 pytestmark = pytest.mark.kernel
 
 SERVERS = ("web-0", "web-1", "web-2")
-#: An address of nobody, on another node as far as this one knows.
-FAR = "10.99.0.1"
+#: Addresses of nobody, on another node as far as this one knows.
+FAR = {4: "10.99.0.1", 6: "fd00:99::1"}
+FAMILIES = pytest.mark.parametrize("family", [4, 6], ids=["ipv4", "ipv6"])
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,10 @@ def ips(number: int) -> str:
     return f'clusterIPs: [{four}, "{six}"]'
 
 
+def vip_of(number: int, family: int) -> str:
+    return dual(number)[family == 6]
+
+
 def addresses(world: World, *names: str, family: int = 4) -> list[str]:
     return [world.workloads[name].addresses[family == 6] for name in names]
 
@@ -52,8 +57,7 @@ def test_a_cluster_ip_by_both_families_and_protocols(world: World) -> None:
     )
     world.resource("plain.yaml", service("plain", f"{ips(1)}, selector: {{app: web}}, {ports}"))
     for at, vip in enumerate(dual(1)):
-        place = f"[{vip}]:80" if at else f"{vip}:80"
-        world.until_used(place, *addresses(world, *SERVERS, family=6 if at else 4))
+        world.until_used(place(vip, 80), *addresses(world, *SERVERS, family=6 if at else 4))
         for udp in (False, True):
             assert world.spread("client", vip, 80, 9, udp=udp) == dict.fromkeys(SERVERS, 3)
             protocol = "udp" if udp else "tcp"
@@ -104,84 +108,46 @@ def test_maglev_spreads_and_random_too(world: World) -> None:
         )
         world.resource(f"{name}.yaml", text)
         for at, vip in enumerate(dual(number)):
-            place = f"[{vip}]:80" if at else f"{vip}:80"
-            world.until_used(place, *addresses(world, *SERVERS, family=6 if at else 4))
+            world.until_used(place(vip, 80), *addresses(world, *SERVERS, family=6 if at else 4))
             assert set(world.spread("client", vip, 80, 60)) == set(SERVERS)
 
 
-def test_a_client_keeps_its_backend_as_long_as_it_is_one(world: World) -> None:
-    spec = f"clusterIP: {dual(6)[0]}, sessionAffinity: ClientIP, ports: [{{port: 80}}]"
-    whole = service("sticky", spec) + slices("sticky", addresses(world, *SERVERS), PORT)
-    world.resource("sticky.yaml", whole)
-    world.until_used(f"{dual(6)[0]}:80", *addresses(world, *SERVERS))
-    (kept,) = world.spread("client", dual(6)[0], 80, 8)
-    (others,) = world.spread("other", dual(6)[0], 80, 8)
-    assert kept != others, "round robin: the next client has the next backend"
-    left = [name for name in SERVERS if name != kept]
-    world.resource("sticky.yaml", service("sticky", spec) + slices("sticky", addresses(world, *left), PORT))
-    world.until_used(f"{dual(6)[0]}:80", *addresses(world, *left))
-    (now,) = world.spread("client", dual(6)[0], 80, 8)
-    assert now in left
-    assert set(world.spread("other", dual(6)[0], 80, 8)) == {others}, "whose backend is still there keeps it"
-
-
-def test_a_connection_outlives_its_backend_s_termination_and_new_ones_go_elsewhere(world: World) -> None:
-    vip, spec = dual(7)[0], f"clusterIP: {dual(7)[0]}, ports: [{{port: 80, targetPort: 7}}]"
-    netns = {name: world.workloads[name].netns for name in ("web-0", "web-1")}
-    listening = {name: within(netns[name], lambda: socket.create_server(("", 7))) for name in netns}
-    text = service("grace", spec) + slices("grace", addresses(world, "web-0"), 7)
-    world.resource("grace.yaml", text)
-    world.until_used(f"{vip}:80", *addresses(world, "web-0"))
-    client_netns = world.workloads["client"].netns
-    client = within(client_netns, lambda: socket.create_connection((vip, 80), 5))
-    served, peer = listening["web-0"].accept()
-    assert peer[0] == world.workloads["client"].ipv4
-    leaving = f"{addresses(world, 'web-0')[0]} conditions: {{ready: false, serving: true, terminating: true}}"
-    world.resource(
-        "grace.yaml", service("grace", spec) + slices("grace", [leaving, *addresses(world, "web-1")], 7)
-    )
-    world.until_used(f"{vip}:80", *addresses(world, "web-1"))
-    new = within(client_netns, lambda: socket.create_connection((vip, 80), 5))
-    listening["web-1"].settimeout(5)
-    listening["web-1"].accept()[0].close()
-    client.sendall(b"still here")
-    served.settimeout(5)
-    assert served.recv(64) == b"still here"
-    served.sendall(b"yes")
-    client.settimeout(5)
-    assert client.recv(64) == b"yes"
-    world.resource("grace.yaml", service("grace", spec) + slices("grace", [leaving], 7))
-    world.until_used(f"{vip}:80", *addresses(world, "web-0"))
-    last = within(client_netns, lambda: socket.create_connection((vip, 80), 5))
-    listening["web-0"].settimeout(5)
-    assert listening["web-0"].accept()[1][0] == peer[0], "nobody else is left: it serves"
-    for one in (client, served, new, last, *listening.values()):
-        one.close()
-
-
-def test_policies_of_traffic_and_places(world: World) -> None:
-    """internalTrafficPolicy, hints, publishNotReadyAddresses: each leaves exactly one of two."""
-    here = addresses(world, "web-0")[0]
+@FAMILIES
+def test_policies_of_traffic_and_places(world: World, family: int) -> None:
+    """internalTrafficPolicy, hints, trafficDistribution, publishNotReadyAddresses: each leaves exactly one of two."""
+    here, far = addresses(world, "web-0", family=family)[0], FAR[family]
     cases = {
-        "internal": ("internalTrafficPolicy: Local", [here, FAR]),
+        "internal": ("internalTrafficPolicy: Local", [here, far]),
         "hinted": (
             "",
-            [f"{here} hints: {{forZones: [{{name: a}}]}}", f"{FAR} hints: {{forZones: [{{name: b}}]}}"],
+            [f"{here} hints: {{forZones: [{{name: a}}]}}", f"{far} hints: {{forZones: [{{name: b}}]}}"],
         ),
-        "near": ("trafficDistribution: PreferClose", [f"{here} zone: a", f"{FAR} zone: b"]),
-        "same": ("trafficDistribution: PreferSameNode", [here, FAR]),
+        "near": ("trafficDistribution: PreferClose", [f"{here} zone: a", f"{far} zone: b"]),
+        "same": ("trafficDistribution: PreferSameNode", [here, far]),
         "early": ("publishNotReadyAddresses: true", [f"{here} conditions: {{ready: false}}"]),
-        "late": ("", [here, f"{FAR} conditions: {{ready: false}}"]),
+        "late": ("", [here, f"{far} conditions: {{ready: false}}"]),
     }
-    for number, (name, (spec, backends)) in enumerate(cases.items(), 20):
-        vip = dual(number)[0]
-        more = f", {spec}" if spec else ""
-        text = service(name, f"clusterIP: {vip}, ports: [{{port: 80}}]{more}") + slices(name, backends, PORT)
+    vips = {name: vip_of(20 + number, family) for number, name in enumerate(cases)}
+    ports = "ports: [{name: t, port: 80}, {name: u, port: 80, protocol: UDP}]"
+    for name, (spec, backends) in cases.items():
+        text = service(name, f'clusterIP: "{vips[name]}", {ports}{", " if spec else ""}{spec}')
+        text += slices(name, backends, PORT, port_name="t")
+        text += slices(name, backends, PORT, port_name="u", protocol="UDP").replace(f"{name}-", f"{name}-u")
         world.resource(f"{name}.yaml", text)
-    for number in range(20, 20 + len(cases)):
-        vip = dual(number)[0]
-        world.until_used(f"{vip}:80", here)
-        assert world.spread("client", vip, 80, 4) == {"web-0": 4}
+    for name, vip in vips.items():
+        world.until_used(place(vip, 80), here)
+        for udp in (False, True):
+            assert world.spread("client", vip, 80, 4, udp=udp) == {"web-0": 4}, name
+
+
+@FAMILIES
+def test_nobody_here_is_nobody_where_only_the_node_s_own_serve(world: World, family: int) -> None:
+    vip = vip_of(30, family)
+    text = service("alone", f'clusterIP: "{vip}", internalTrafficPolicy: Local, ports: [{{port: 80}}]')
+    world.resource("alone.yaml", text + slices("alone", [FAR[family]], PORT))
+    world.until_used(place(vip, 80))
+    assert world.ask("client", vip, 80, timeout=0.3) == ""
+    assert "SERVICE_BACKEND_NOT_FOUND" in world.node.axoneme("datapath", "counters").stdout
 
 
 POOL = """\
@@ -205,13 +171,13 @@ def test_node_ports_and_addresses_from_pools_from_within(world: World) -> None:
     for row in world.service("front"):
         fronts[row["type"]].append(row["frontend"].rpartition("/")[0])
     assert fronts["LoadBalancer"] == ["198.51.100.0:80", "[2001:db8:5::]:80"]
-    for place in (
+    for front in (
         *fronts["LoadBalancer"],
         *fronts["ExternalIPs"],
         *(f"[{one}]:30080" for one in NODE_ADDRESSES),
     ):
-        host, _, port = place.rpartition(":")
-        assert world.spread("client", host.strip("[]"), int(port), 3) == dict.fromkeys(SERVERS, 1), place
+        host, _, port = front.rpartition(":")
+        assert world.spread("client", host.strip("[]"), int(port), 3) == dict.fromkeys(SERVERS, 1), front
 
 
 def test_a_workload_reaches_itself_through_its_service(world: World) -> None:
@@ -226,46 +192,44 @@ def test_a_workload_reaches_itself_through_its_service(world: World) -> None:
             assert world.ask("web-0", vip, 80) == "web-0"
 
 
-def test_local_redirects(world: World) -> None:
+@FAMILIES
+def test_local_redirects(world: World, family: int) -> None:
     base = "apiVersion: cilium.io/v2\nkind: CiliumLocalRedirectPolicy\nmetadata: {{name: {}}}\nspec:\n"
     back = "  redirectBackend: {localEndpointSelector: {matchLabels: {app: web}}, toPorts: [{port: '8080', protocol: TCP}]}\n"
-    world.resource(
-        "metadata.yaml",
-        base.format("metadata")
-        + "  redirectFrontend: {addressMatcher: {ip: 169.254.169.254, toPorts: [{port: '80', protocol: TCP}]}}\n"
-        + back,
-    )
+    metadata, dns = {4: "169.254.169.254", 6: "fd00:ec2::254"}[family], vip_of(12, family)
+    matcher = f'addressMatcher: {{ip: "{metadata}", toPorts: [{{port: "80", protocol: TCP}}]}}'
+    text = base.format("metadata") + f"  redirectFrontend: {{{matcher}}}\n" + back
+    world.resource("metadata.yaml", text)
     world.resource(
         "dns.yaml",
-        service("dns", f"clusterIP: {dual(12)[0]}, ports: [{{port: 53}}]")
-        + slices("dns", [FAR], 53)
+        service("dns", f'clusterIP: "{dns}", ports: [{{port: 53}}]')
+        + slices("dns", [FAR[family]], 53)
         + base.format("cache")
         + "  redirectFrontend: {serviceMatcher: {serviceName: dns, namespace: default}}\n"
         + back,
     )
-    world.until_used("169.254.169.254:80", *addresses(world, *SERVERS))
-    assert world.spread("client", "169.254.169.254", 80, 3) == dict.fromkeys(SERVERS, 1)
-    assert world.spread("web-0", "169.254.169.254", 80, 3) == dict.fromkeys(SERVERS, 1)
-    skip = "spec:\n  skipRedirectFromBackend: true\n"
-    text = (world.node.resources / "metadata.yaml").read_text()
-    world.resource("metadata.yaml", text.replace("spec:\n", skip))
-    world.node.until(
-        lambda: world.ask("web-0", "169.254.169.254", 80, timeout=0.3) == "", "backends are let through"
-    )
-    assert world.spread("client", "169.254.169.254", 80, 3) == dict.fromkeys(SERVERS, 1)
-    world.until_used(f"{dual(12)[0]}:53", *addresses(world, *SERVERS))
-    assert world.spread("client", dual(12)[0], 53, 3) == dict.fromkeys(SERVERS, 1)
+    servers = addresses(world, *SERVERS, family=family)
+    world.until_used(place(metadata, 80), *servers)
+    assert world.spread("client", metadata, 80, 3) == dict.fromkeys(SERVERS, 1)
+    assert world.spread("web-0", metadata, 80, 3) == dict.fromkeys(SERVERS, 1)
+    world.resource("metadata.yaml", text.replace("spec:\n", "spec:\n  skipRedirectFromBackend: true\n"))
+    world.node.until(lambda: world.ask("web-0", metadata, 80, timeout=0.3) == "", "backends are let through")
+    assert world.spread("client", metadata, 80, 3) == dict.fromkeys(SERVERS, 1)
+    world.until_used(place(dns, 53), *servers)
+    assert world.spread("client", dns, 53, 3) == dict.fromkeys(SERVERS, 1)
 
 
-def test_a_service_without_a_file(world: World) -> None:
-    one, other = addresses(world, "web-0", "web-1")
-    vip = dual(13)[0]
+@FAMILIES
+def test_a_service_without_a_file(world: World, family: int) -> None:
+    backends = addresses(world, "web-0", "web-1", family=family)
+    vip = vip_of(13, family)
+    first, second = (place(one, PORT) for one in backends)
     world.node.axoneme(
-        "service", "add", "extra", "--vip", f"{vip}:81", "--backend", f"{one}:8080=2", "--backend", f"{other}:8080"
+        "service", "add", "extra", "--vip", place(vip, 81), "--backend", f"{first}=2", "--backend", second
     )  # fmt: skip
-    world.until_used(f"{vip}:81", one, other)
+    world.until_used(place(vip, 81), *backends)
     assert world.spread("client", vip, 81, 6) == {"web-0": 4, "web-1": 2}
-    explained = world.node.axoneme("service", "explain", f"{vip}:81").stdout
+    explained = world.node.axoneme("service", "explain", place(vip, 81)).stdout
     assert "round-robin over 3 slots" in explained
     world.node.axoneme("service", "delete", "extra")
     world.node.until(
@@ -274,32 +238,38 @@ def test_a_service_without_a_file(world: World) -> None:
     assert world.ask("client", vip, 81, timeout=0.3) == ""
 
 
-def test_the_busy_one_gets_fewer_connections(world: World) -> None:
+@FAMILIES
+def test_the_busy_one_gets_fewer_connections(world: World, family: int) -> None:
     """least-connections: while one backend has many connections, new ones go to the other."""
-    vip = dual(14)[0]
-    spec = f"clusterIP: {vip}, ports: [{{port: 80, targetPort: 9}}]"
-    annotations = "{service.cilium.io/lb-algorithm: least-connections}"
-    pair = ("web-0", "web-1")
-    netns = {name: world.workloads[name].netns for name in pair}
+    vip, pair = vip_of(14, family), ("web-0", "web-1")
     listening = {
-        name: within(netns[name], lambda: socket.create_server(("", 9), backlog=512)) for name in pair
+        name: within(
+            world.workloads[name].netns,
+            lambda: socket.create_server(
+                ("::" if family == 6 else "", 9),
+                backlog=512,
+                family=socket.AF_INET6 if family == 6 else socket.AF_INET,
+            ),
+        )
+        for name in pair
     }
-    world.resource(
-        "least.yaml",
-        service("least", spec, annotations=annotations) + slices("least", addresses(world, "web-0"), 9),
-    )
-    world.until_used(f"{vip}:80", *addresses(world, "web-0"))
-    client = world.workloads["client"].netns
+    spec = f'clusterIP: "{vip}", ports: [{{port: 80, targetPort: 9}}]'
+    annotations = "{service.cilium.io/lb-algorithm: least-connections}"
+
+    def behind(*names: str) -> None:
+        backends = addresses(world, *names, family=family)
+        world.resource(
+            "least.yaml", service("least", spec, annotations=annotations) + slices("least", backends, 9)
+        )
+        world.until_used(place(vip, 80), *backends)
 
     def connect(count: int) -> list[socket.socket]:
+        client = world.workloads["client"].netns
         return within(client, lambda: [socket.create_connection((vip, 80), 5) for _ in range(count)])
 
+    behind("web-0")
     held = connect(200)
-    world.resource(
-        "least.yaml",
-        service("least", spec, annotations=annotations) + slices("least", addresses(world, *pair), 9),
-    )
-    world.until_used(f"{vip}:80", *addresses(world, *pair))
+    behind(*pair)
     held += connect(200)
     counts = Counter(one.getpeername()[0] for one in held)
     assert counts == {vip: 400}, "the application sees the service"
