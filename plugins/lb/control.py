@@ -43,6 +43,7 @@ from axoneme.plugins.lb.moving import Mover
 from axoneme.plugins.lb.namespaces import NamespaceOperations
 from axoneme.plugins.lb.pools import Addresses
 from axoneme.plugins.lb.resolve import Resolved, Surroundings
+from axoneme.plugins.lb.selection import Rule, wanted
 from axoneme.plugins.lb.store import GivenAddresses, LocalRecord, LocalServices
 from axoneme.plugins.lb.tables import BACKENDS, SERVICES, BackendsRow, ServiceRow
 
@@ -259,7 +260,7 @@ class Control:
         await Reconciler(table, operations, name="lb namespaces").run(ready)
 
     def _checked(self) -> dict[int, Local]:
-        """Services that ask for a health check, by port; with the number of their local backends that get connections."""
+        """Services that ask for a health check, by port."""
         found = {}
         for name in self.catalog.checked:
             made = self.engine.resolved.get(name)
@@ -310,15 +311,14 @@ class Control:
         return Health(level=Level.OK)
 
 
-def _local_backends(made: Resolved) -> int:
-    return len(
-        {
-            one.address
-            for candidates in made.backends.values()
-            for one in candidates
-            if one.local and one.endpoint.ready and not one.endpoint.terminating
-        }
-    )
+def _local_backends(made: Resolved) -> dict[int, int]:
+    """How many are on this node and get connections as long as others are left, by the families of the service."""
+    rule = Rule(local_only=True, publish_not_ready=made.service.publish_not_ready)
+    local = {one.address for candidates in made.backends.values() for one in candidates if wanted(one, rule)}
+    return {
+        family: sum(address.version == family for address in local)
+        for family in made.service.own_families or (4, 6)
+    }
 
 
 _running: WeakValueDictionary[int, Control] = WeakValueDictionary()

@@ -1,6 +1,8 @@
 """healthCheckNodePort: tells load balancers in front of this node whether it has backends of a service.
 
-The answer is kube-proxy's: 200 with local backends, 503 without, and how many there are as JSON.
+The answer is kube-proxy's (pkg/proxy/healthcheck): 200 with local backends, 503 without; how many there are, as JSON and as a
+weight for those who balance by it. Who asks by IPv4 is told of backends that have IPv4, and so with IPv6, as his clients' traffic
+goes to those; if the service has only one family, of that.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
@@ -27,10 +30,17 @@ MOST: Final = 64
 
 @frozen
 class Local:
-    """A service that asks for the check, and how many backends of it are on this node."""
+    """A service that asks for the check.
+
+    :param backends: how many on this node get new connections, by each address family that the service has.
+    """
 
     name: Name
-    backends: int
+    backends: Mapping[int, int]
+
+    def seen_by(self, family: int) -> int:
+        """How many there are for who asks by this family."""
+        return self.backends.get(family, max(self.backends.values(), default=0))
 
 
 class HealthServer:
@@ -87,7 +97,7 @@ class HealthServer:
             if self._busy <= MOST:
                 async with asyncio.timeout(PATIENCE):
                     await reader.readuntil(b"\r\n\r\n")
-                    writer.write(self._answer(port))
+                    writer.write(self._answer(port, _family(writer)))
                     await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass
@@ -97,9 +107,9 @@ class HealthServer:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
-    def _answer(self, port: int) -> bytes:
+    def _answer(self, port: int, family: int) -> bytes:
         local = self._wanted().get(port)
-        count = 0 if local is None else local.backends
+        count = 0 if local is None else local.seen_by(family)
         namespace, name = ("", "") if local is None else local.name
         content = {
             "service": {"namespace": namespace, "name": name},
@@ -107,6 +117,16 @@ class HealthServer:
             "serviceProxyHealthy": True,
         }
         body = json.dumps(content).encode()
-        status = "200 OK" if count else "503 Service Unavailable"
-        head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        return head.encode() + body
+        lines = (
+            f"HTTP/1.1 {'200 OK' if count else '503 Service Unavailable'}",
+            "Content-Type: application/json",
+            "X-Content-Type-Options: nosniff",
+            f"X-Load-Balancing-Endpoint-Weight: {count}",
+            f"Content-Length: {len(body)}",
+            "Connection: close",
+        )
+        return "".join(f"{line}\r\n" for line in (*lines, "")).encode() + body
+
+
+def _family(writer: asyncio.StreamWriter) -> int:
+    return 6 if writer.get_extra_info("socket").family == socket.AF_INET6 else 4

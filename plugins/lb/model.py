@@ -146,6 +146,11 @@ class Service:
     def uid(self) -> str:
         return f"{self.namespace}/{self.name}"
 
+    @property
+    def own_families(self) -> tuple[int, ...]:
+        """Those that it says it has; empty if it says nothing."""
+        return self.families or tuple(dict.fromkeys(one.version for one in self.cluster_ips))
+
 
 @frozen
 class Endpoint:

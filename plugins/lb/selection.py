@@ -88,6 +88,11 @@ def is_plain(one: Candidate) -> bool:
     )
 
 
+def wanted(one: Candidate, rule: Rule) -> bool:
+    """It gets new connections, whoever else there is."""
+    return _own(one, rule) is Why.USED
+
+
 def judge(candidates: Sequence[Candidate], rule: Rule) -> Judged:
     """What becomes of each candidate, all of one port and family."""
     reasons = [_own(one, rule) for one in candidates]

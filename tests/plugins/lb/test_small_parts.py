@@ -129,7 +129,7 @@ async def test_a_health_check_port_says_whether_there_are_local_backends() -> No
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    wanted = {port: Local(("shop", "web"), 2)}
+    wanted = {port: Local(("shop", "web"), {4: 2, 6: 0})}
     server, ready = HealthServer(lambda: wanted), asyncio.Event()
     async with asyncio.TaskGroup() as group:
         task = group.create_task(server.run(ready.set))
@@ -139,12 +139,12 @@ async def test_a_health_check_port_says_whether_there_are_local_backends() -> No
         assert json.loads(body) == {
             "service": {"namespace": "shop", "name": "web"}, "localEndpoints": 2, "serviceProxyHealthy": True,
         }  # fmt: skip
-        wanted[port] = Local(("shop", "web"), 0)
+        wanted[port] = Local(("shop", "web"), {4: 0, 6: 2})
         assert (await ask(port)).startswith(b"HTTP/1.1 503 ")
         assert await ask(port, b"x" * 20_000) == b"", "no more is read of a request than there must be"
         taken = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
         other = taken.sockets[0].getsockname()[1]
-        wanted = {other: Local(("shop", "web"), 1)}
+        wanted = {other: Local(("shop", "web"), {4: 1})}
         server.look()
         await until(lambda: other in server.problems)
         with pytest.raises(ConnectionRefusedError):

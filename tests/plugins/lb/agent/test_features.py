@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import socket
@@ -292,25 +293,71 @@ def accepted(listening: socket.socket) -> int:
         return count
 
 
-def test_a_health_check_port_answers_on_the_node(world: World) -> None:
-    text = service(
-        "checked",
-        f"type: LoadBalancer, clusterIP: {dual(15)[0]}, externalTrafficPolicy: Local, healthCheckNodePort: 32015, "
-        "selector: {app: web}, ports: [{port: 80, targetPort: 8080}]",
+def checked(world: World, number: int, ips: str) -> None:
+    """A service with a health check at the port 32000 + number."""
+    spec = (
+        f"type: LoadBalancer, {ips}, externalTrafficPolicy: Local, healthCheckNodePort: {32000 + number}, "
+        "selector: {app: checked}, ports: [{port: 80, targetPort: 8080}]"
     )
-    world.resource("checked.yaml", text)
+    world.resource(f"checked-{number}.yaml", service(f"checked-{number}", spec))
 
-    def answer() -> bytes:
+
+def give(world: World, address: str) -> None:
+    """One more address for the node itself."""
+    from pyroute2 import NetNS
+
+    with NetNS(world.node.netns) as node:
+        node.addr("add", index=1, address=address, prefixlen=128 if ":" in address else 32)
+
+
+def health(world: World, address: str, number: int) -> tuple[int, int]:
+    """The status, and how many backends there are; (0, 0) while nobody listens."""
+
+    def answer() -> tuple[int, int]:
+        client = http.client.HTTPConnection(address, 32000 + number, timeout=5)
         try:
-            with within(world.node.netns, lambda: socket.create_connection(("127.0.0.1", 32015), 5)) as one:
-                one.sendall(b"GET / HTTP/1.0\r\n\r\n")
-                return one.recv(4096)
+            client.request("GET", "/")
+            got = client.getresponse()
+            content = json.loads(got.read())
         except ConnectionRefusedError:
-            return b""
+            return 0, 0
+        finally:
+            client.close()
+        count = content["localEndpoints"]
+        name = {"namespace": "default", "name": f"checked-{number}"}
+        assert content == {"service": name, "localEndpoints": count, "serviceProxyHealthy": True}
+        assert got.headers["Content-Type"] == "application/json"
+        assert got.headers["X-Content-Type-Options"] == "nosniff"
+        assert got.headers["X-Load-Balancing-Endpoint-Weight"] == str(count)
+        return got.status, count
 
-    got = world.node.until(answer, "the health check")
-    assert got.startswith(b"HTTP/1.1 200")
-    assert json.loads(got.partition(b"\r\n\r\n")[2])["localEndpoints"] == 2 * len(SERVERS)
+    return within(world.node.netns, answer)
+
+
+def test_a_health_check_port_answers_on_the_node(world: World) -> None:
+    """By each family of a service, how many of this node's workloads are behind it; by the other one, as by the first."""
+    placed = [world.workload(f"checked-{number}", app="checked") for number in range(2)]
+    checked(world, 15, ips(15))
+    checked(world, 17, f"clusterIP: {dual(17)[0]}")
+    for address in (own := ("192.0.2.78", "2001:db8::78")):
+        give(world, address)
+    askers = ("127.0.0.1", "::1", *own)
+    for number in (15, 17):
+        for address in askers:
+            world.node.until(lambda: health(world, address, number) == (200, 2), "both are here")  # noqa: B023
+    text = slices(
+        "checked-15", [placed[0].ipv4, FAR[4], f"{placed[1].ipv4} conditions: {{ready: false}}"], PORT
+    )
+    text += slices(
+        "checked-15",
+        [f"{placed[0].ipv6} conditions: {{ready: false, serving: true, terminating: true}}"],
+        PORT,
+    )
+    world.resource("behind.yaml", text + slices("checked-17", [FAR[4]], PORT))
+    expected = {15: [(200, 1), (503, 0)] * 2, 17: [(503, 0)] * 4}
+    for number, answers in expected.items():
+        for address, wanted in zip(askers, answers, strict=True):
+            world.node.until(lambda: health(world, address, number) == wanted, f"{address}: {wanted}")  # noqa: B023
 
 
 def test_what_people_are_shown(world: World) -> None:
