@@ -74,21 +74,21 @@ class World:
         rows: list[dict[str, Any]] = self.node.call("service.get", service=name)
         return rows
 
-    def used(self, frontend: str) -> set[str]:
-        """The backends' addresses that the kernel chooses from at a frontend, of all protocols, from this node."""
+    def used(self, frontend: str, traffic: str = "from this node") -> set[str]:
+        """The backends' addresses that the kernel chooses from at a frontend, of all protocols."""
         rows = self.node.call("service.explain", frontend=frontend)
-        chosen = [row for row in rows if row["traffic"] == "from this node"]
+        chosen = [row for row in rows if row["traffic"] == traffic]
         return {
             one["address"].rpartition(":")[0] for row in chosen for one in row["backends"] if one["slots"]
         }
 
-    def until_used(self, frontend: str, *backends: str) -> None:
+    def until_used(self, frontend: str, *backends: str, traffic: str = "from this node") -> None:
         """Waits until exactly these are chosen from, by address."""
         wanted = {f"[{one}]" if ":" in one else one for one in backends}
 
         def reached() -> bool:
             with contextlib.suppress(Exception):
-                return self.used(frontend) == wanted
+                return self.used(frontend, traffic) == wanted
             return False
 
         self.node.until(reached, f"{frontend} leads to {', '.join(sorted(wanted)) or 'nobody'}")

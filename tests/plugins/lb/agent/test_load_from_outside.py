@@ -1,0 +1,137 @@
+"""Under continuous load from outside, and of workloads that call the world, not one request fails: backends that are replaced,
+an agent that is killed, services that change, connections that stay with a backend that leaves.
+
+Each scene with XDP in front, and with the classifiers alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from lb_agents import World, place
+from outside_world import (
+    FROM_OUTSIDE,
+    NODE,
+    NODE_PORT,
+    PORT,
+    SHORT,
+    choose,
+    from_outside,
+    outside_world,
+    servers,
+    text,
+    to_the_world,
+    until_forgotten,
+)
+
+from axoneme.core.testing.traffic import Kind, Report, Traffic
+
+pytestmark = pytest.mark.kernel
+
+EVERYBODY = ("near-0", "near-1", "far-0", "far-1")
+#: Backends of one update after another: each comes and goes.
+SETS = (("near-0", "far-0"), ("far-0", "far-1"), ("near-1",), ("far-1", "near-0", "near-1"), ("far-1",))
+UPDATES = 200
+TIME = 20.0
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["xdp", "classifier"])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    with outside_world(xdp=request.param) as made:
+        yield made
+
+
+def received(world: World, report: Report, name: str, protocol: str = "") -> int:
+    """What came to a backend: connections and datagrams."""
+    begin = f"{world.workloads[name].netns}:{PORT}/{protocol}"
+    return sum(count for server, count in report.received.items() if server.startswith(begin))
+
+
+def test_all_backends_are_replaced_and_no_request_fails(world: World) -> None:
+    """One after the other, with graceful termination. Who is gone gets nothing any more."""
+    choose(world, "near-0", "far-0")
+    with Traffic(
+        servers=servers(world), flows=[*from_outside(world, SHORT), *to_the_world(world)]
+    ) as traffic:
+        for old, new, other in (("near-0", "near-1", "far-0"), ("far-0", "far-1", "near-1")):
+            choose(world, old, new, other)
+            choose(world, new, other, leaving=[old])
+            traffic.more(5)  # what was under way has ended
+            choose(world, new, other)
+            until_forgotten(world, old)
+            traffic.more(1)
+            before = received(world, traffic.report(), old)
+            traffic.more(5)
+            assert received(world, traffic.report(), old) == before
+    report = traffic.check()
+    assert all(received(world, report, name) for name in EVERYBODY), "every one of them had its time"
+
+
+def test_the_agent_is_killed_and_comes_back_and_services_change_meanwhile(world: World) -> None:
+    """What is pinned serves all that time, new connections included."""
+    choose(world, "near-0", "far-0")
+    with Traffic(servers=servers(world), flows=[*from_outside(world), *to_the_world(world)]) as traffic:
+        before = world.node.call("lb.map", view="services")
+        world.node.kill9()
+        dead = traffic.report()
+        traffic.more(10)
+        assert all(
+            received(world, traffic.report(), name, protocol) > received(world, dead, name, protocol)
+            for name in ("near-0", "far-0")
+            for protocol in ("tcp", "udp")
+        ), "near and far get connections and datagrams without an agent"
+        world.node.start()
+        assert world.node.call("lb.map", view="services") == before, "numbers and slots stay"
+        traffic.more(10)
+        world.node.kill9()
+        world.resource("web.yaml", text(world, "near-0", "far-0", "near-1", "far-1"))
+        world.node.start()
+        choose(world, "near-0", "far-0", "near-1", "far-1")
+        traffic.more(10)
+    report = traffic.check()
+    assert all(received(world, report, name) for name in EVERYBODY)
+
+
+def test_hundreds_of_updates(world: World) -> None:
+    """Backends take turns, near and far; who has none terminates until the next one."""
+    choose(world, *EVERYBODY)
+    flows = [*from_outside(world, SHORT), *to_the_world(world)]
+    frontend = place(NODE[1], NODE_PORT)
+    with Traffic(servers=servers(world), flows=flows) as traffic:
+        for number in range(UPDATES):
+            names = SETS[number % len(SETS)]
+            leaving = [name for name in EVERYBODY if name not in names]
+            world.resource("web.yaml", text(world, *names, leaving=leaving))
+            wanted, deadline = {f"[{world.workloads[name].ipv6}]" for name in names}, time.monotonic() + TIME
+            while world.used(frontend, FROM_OUTSIDE) != wanted:
+                assert time.monotonic() < deadline, f"update {number} does not arrive"
+                time.sleep(0.001)
+        traffic.more(5)
+    report = traffic.check()
+    assert all(received(world, report, name) for name in EVERYBODY)
+    assert world.node.problems() == []
+
+
+@pytest.mark.parametrize("near", [True, False], ids=["near", "far"])
+def test_who_leaves_keeps_its_connections_and_gets_no_new_ones(world: World, near: bool) -> None:
+    """Also while no agent runs, and when one is back."""
+    old, new = ("near-0", "far-1") if near else ("far-0", "near-1")
+    choose(world, old)
+    lasting = (Kind.STREAM, Kind.PUSH, Kind.DATAGRAM)
+    with Traffic(servers=servers(world), flows=from_outside(world, lasting)) as stay:
+        choose(world, new, leaving=[old])
+        before = received(world, stay.report(), old, "tcp")
+        with Traffic(servers=[], flows=from_outside(world, (Kind.REQUEST,))) as come:
+            for act in (world.node.kill9, world.node.start, lambda: None):
+                act()
+                stay.more(5)
+                come.more(5)
+        answered = come.check().answered
+    report = stay.check()
+    assert received(world, report, new, "tcp") == answered
+    assert received(world, report, old, "tcp") == before == 8
+    assert received(world, report, old, "udp") == sum(
+        count.answered for name, count in report.flows.items() if "datagram" in name
+    )
