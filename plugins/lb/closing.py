@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,9 +13,9 @@ from axoneme.core.net import namespaces
 from axoneme.core.plugin import PluginContext
 from axoneme.core.workloads.endpoints import ENDPOINTS, Endpoint
 from axoneme.plugins.lb.model import Protocol
-from axoneme.plugins.lb.rows import family_of
+from axoneme.plugins.lb.rows import BackendKey, family_of
 from axoneme.plugins.lb.selection import Candidate
-from axoneme.plugins.lb.sock_diag import close_sockets
+from axoneme.plugins.lb.sock_diag import Ended, close_sockets
 from axoneme.plugins.lb.writer import split
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ class Closer:
         self._dead: dict[bytes, Candidate] = {}
         self._told = asyncio.Event()
         self.closed = 0
+        #: Sockets with such a backend of which no note says that they were translated.
+        self.left = 0
 
     def bury(self, dead: Mapping[bytes, Candidate]) -> None:
         """These backends no service has any more."""
@@ -51,12 +53,12 @@ class Closer:
             self._told.clear()
             dead, self._dead = self._dead, {}
             cookies = await asyncio.to_thread(self._cookies, dead)
-            if cookies:
-                paths = [row.netns for row in self._context.state.table(ENDPOINTS.name, Endpoint).all()]
-                ports = {one.port for one in dead.values()}
-                closed = await asyncio.to_thread(_close_everywhere, cookies, ports, paths)
-                self.closed += closed
-                log.info("sockets_closed", backends=len(dead), sockets=closed)
+            paths = [row.netns for row in self._context.state.table(ENDPOINTS.name, Endpoint).all()]
+            ended = await asyncio.to_thread(_close_everywhere, cookies, dead.keys(), paths)
+            self.closed += ended.closed
+            self.left += ended.left
+            if ended.closed or ended.left:
+                log.info("sockets_closed", backends=len(dead), sockets=ended.closed, left=ended.left)
 
     def _cookies(self, dead: Mapping[bytes, Candidate]) -> set[int]:
         """The sockets that were translated to these backends."""
@@ -78,22 +80,22 @@ def _sockets_of(places: set[bytes], notes: np.ndarray[Any, Any]) -> set[int]:
     return {cookie for cookie, row in rows if row[_COOKIE : _COOKIE + size] in places}
 
 
-def _close_everywhere(cookies: set[int], ports: set[int], paths: Iterable[str]) -> int:
+def _close_everywhere(cookies: set[int], dead: Collection[BackendKey], paths: Iterable[str]) -> Ended:
     """On the host and in these namespaces; one that is gone, or refuses, does not keep the others from it."""
-    closed = _tried(lambda: close_sockets(cookies, ports))
+    ended = _tried(lambda: close_sockets(cookies, dead))
     for path in paths:
-        closed += _tried(partial(_close_in, path, cookies, ports))
-    return closed
+        ended += _tried(partial(_close_in, path, cookies, dead))
+    return ended
 
 
-def _close_in(path: str, cookies: set[int], ports: set[int]) -> int:
+def _close_in(path: str, cookies: set[int], dead: Collection[BackendKey]) -> Ended:
     with namespaces.opened(path) as namespace:
-        return namespace.visit(lambda: close_sockets(cookies, ports))
+        return namespace.visit(lambda: close_sockets(cookies, dead))
 
 
-def _tried(close: Callable[[], int]) -> int:
+def _tried(close: Callable[[], Ended]) -> Ended:
     try:
         return close()
     except (AxonemeError, OSError) as error:
         log.warning("sockets_not_closed", reason=str(error))
-        return 0
+        return Ended()

@@ -56,7 +56,11 @@ class LbConfig:
         4_194_304, help="room for what algorithms choose from, of all services", minimum=1024
     )
     backends: int = setting(131_072, help="room for backends", minimum=1024)
-    sockets: int = setting(65_536, help="room for translated sockets, per family", minimum=1024)
+    sockets: int = setting(
+        65_536,
+        help="how many translations at sockets are remembered, per family: of more, the latest",
+        minimum=1024,
+    )
     affinity: int = setting(65_536, help="room for clients that keep their backend", minimum=1024)
     sources: int = setting(65_536, help="room for source ranges, per family", minimum=1024)
 

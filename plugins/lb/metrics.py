@@ -35,6 +35,11 @@ def metrics(context: PluginContext) -> Iterable[Metric]:
             lambda: source.closer.closed + source.mover.closed,
         ),
         Metric.counter(
+            "axoneme_lb_left_sockets_total",
+            "connections to backends that were gone, not known to be through a service",
+            lambda: source.closer.left,
+        ),
+        Metric.counter(
             "axoneme_lb_moved_sockets_total",
             "UDP sockets whose backend was gone, connected again",
             lambda: source.mover.moved,

@@ -31,6 +31,10 @@ def backend_key(address: Address, port: int, protocol: int) -> BackendKey:
     return address.packed + _END.pack(port, protocol, 0)
 
 
+def port_of(key: BackendKey) -> int:
+    return int.from_bytes(key[-4:-2], "big")
+
+
 def row_key(address: Address, port: int, protocol: int, scope: Scope) -> RowKey:
     return address.packed + _END.pack(port, protocol, scope)
 

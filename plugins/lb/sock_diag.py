@@ -17,7 +17,7 @@ from attrs import frozen
 
 from axoneme.core.errors import KernelError
 from axoneme.plugins.lb.model import Protocol
-from axoneme.plugins.lb.rows import BackendKey, backend_key
+from axoneme.plugins.lb.rows import BackendKey, backend_key, port_of
 
 _NETLINK_SOCK_DIAG: Final = 4
 _BY_FAMILY, _DESTROY = 20, 21
@@ -62,6 +62,17 @@ class Socket:
             return backend_key(IPv4Address(address[:4]), port, self.protocol)
         plain = IPv6Address(address)
         return backend_key(plain.ipv4_mapped or plain, port, self.protocol)
+
+
+@frozen
+class Ended:
+    """Sockets that were closed, and those with the same peers that were not among those to be closed."""
+
+    closed: int = 0
+    left: int = 0
+
+    def __add__(self, other: Ended) -> Ended:
+        return Ended(self.closed + other.closed, self.left + other.left)
 
 
 class SockDiag:
@@ -128,17 +139,17 @@ class SockDiag:
                 at += (length + 3) & ~3
 
 
-def close_sockets(cookies: Collection[int], ports: Collection[int]) -> int:
-    """Closes the TCP sockets with these cookies in the calling thread's namespace; returns how many there were.
-
-    :param ports: of their peers, by which they are found.
-    """
-    closed = 0
+def close_sockets(cookies: Collection[int], peers: Collection[BackendKey]) -> Ended:
+    """Closes TCP sockets of the calling thread's namespace: those with one of these cookies and one of these peers."""
+    closed = left = 0
     with SockDiag() as diag:
-        for port in ports:
-            for one in [one for one in diag.connected(Protocol.TCP, port) if one.number in cookies]:
-                closed += diag.close(one)
-    return closed
+        for port in {port_of(peer) for peer in peers}:
+            for one in [one for one in diag.connected(Protocol.TCP, port) if one.peer in peers]:
+                if one.number in cookies:
+                    closed += diag.close(one)
+                else:
+                    left += 1
+    return Ended(closed, left)
 
 
 def connected_datagrams() -> list[Socket]:

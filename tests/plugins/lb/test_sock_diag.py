@@ -6,16 +6,24 @@ import errno
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
 from axoneme.core.net import namespaces
 from axoneme.core.testing.namespaces import Namespaces
+from axoneme.plugins.lb.model import Protocol
 from axoneme.plugins.lb.namespaces import cookie_of
-from axoneme.plugins.lb.sock_diag import close_sockets
+from axoneme.plugins.lb.rows import backend_key
+from axoneme.plugins.lb.sock_diag import Ended, close_sockets
 
 pytestmark = pytest.mark.kernel
 _SO_COOKIE = 57
+BACKEND = {backend_key(IPv4Address("127.0.0.1"), 7777, Protocol.TCP)}
+OTHER = {
+    backend_key(IPv4Address("127.0.0.2"), 7777, Protocol.TCP),
+    backend_key(IPv6Address("::1"), 8888, Protocol.TCP),
+}
 
 
 @pytest.fixture
@@ -40,14 +48,14 @@ def test_only_the_sockets_that_were_named_are_closed(visit: Callable[[Callable[[
                 for one in (first, second, mapped):
                     one.settimeout(5)
                 peers = [server.accept()[0] for _ in range(3)]
-                assert close_sockets({cookie(first), cookie(mapped)}, {7777}) == 2
+                assert close_sockets({cookie(first), cookie(mapped)}, BACKEND) == Ended(2, 1)
                 for one in (first, mapped):
                     with pytest.raises(OSError, match=r"\w") as caught:
                         one.recv(1)
                     assert caught.value.errno == errno.ECONNABORTED
                 peers[1].sendall(b"x")
                 assert second.recv(1) == b"x"
-                assert close_sockets({cookie(first)}, {7777, 8888}) == 0
+                assert close_sockets({cookie(first)}, BACKEND | OTHER) == Ended(0, 1)
             for peer in peers:
                 peer.close()
 

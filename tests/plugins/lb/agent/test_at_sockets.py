@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-import select
 import socket
 from collections.abc import Iterator
 
 import pytest
-from lb_agents import PORT, World, process, world_of
-from lb_scenes import service, slices
-
-from axoneme.core.testing.namespaces import within
+from lb_agents import World, process, world_of
+from lb_scenes import service
 
 pytestmark = pytest.mark.kernel
 
@@ -37,19 +33,6 @@ def _exchange(number: int, data: bytes) -> bytes | int:
         return _held[number].recv(64)
     except OSError as error:
         return error.errno or 0
-
-
-def _send(number: int, data: bytes) -> None:
-    _held[number].sendall(data)
-
-
-def _wait_closed(number: int) -> int:
-    """The error by which a read ends."""
-    try:
-        _held[number].recv(1)
-    except OSError as error:
-        return error.errno or 0
-    return 0
 
 
 def _datagram(address: str, port: int) -> tuple[bytes, str, int]:
@@ -95,46 +78,3 @@ def test_the_node_and_its_workloads_reach_services(world: World) -> None:
                     assert (host, port) == (vip, 80), "and so it does in answers"
                     seen.add(data)
                 assert seen == {b"web-0", b"web-1"}
-
-
-def accepted(listening: dict[str, socket.socket]) -> tuple[str, socket.socket]:
-    """The connection that came, and to whom."""
-    ready, _, _ = select.select(listening.values(), [], [], 10)
-    name = next(name for name, one in listening.items() if one in ready)
-    return name, listening[name].accept()[0]
-
-
-def test_connections_to_a_backend_that_is_gone_are_closed_and_others_are_not(world: World) -> None:
-    vip, names = "10.96.0.11", ("web-0", "web-1")
-    spec = f"clusterIP: {vip}, ports: [{{port: 80}}]"
-    listening = {n: within(world.workloads[n].netns, lambda: socket.create_server(("", 7))) for n in names}
-    for one in listening.values():
-        one.settimeout(10)
-    world.resource("dead.yaml", service("dead", spec) + slices("dead", addresses(world, *names), 7))
-    world.until_used(f"{vip}:80", *addresses(world, *names))
-    with process(world, world.workloads["client"].netns) as call:
-        number_of, served = {}, {}
-        for _ in names:
-            number, _, _ = call(_connect, vip, 80)
-            call(_send, number, b"hello")
-            name, connection = accepted(listening)
-            number_of[name], served[name] = number, connection
-        direct, _, _ = call(_connect, addresses(world, "web-0")[0], PORT)
-        leaving = (
-            f"{addresses(world, 'web-0')[0]} conditions: {{ready: false, serving: true, terminating: true}}"
-        )
-        world.resource(
-            "dead.yaml", service("dead", spec) + slices("dead", [leaving, *addresses(world, "web-1")], 7)
-        )
-        world.until_used(f"{vip}:80", *addresses(world, "web-1"))
-        assert world.node.metric("axoneme_lb_closed_sockets_total") == 0, "it is only leaving"
-        world.resource("dead.yaml", service("dead", spec) + slices("dead", addresses(world, "web-1"), 7))
-        world.node.until(lambda: world.node.metric("axoneme_lb_closed_sockets_total") == 1, "one is closed")
-        assert call(_wait_closed, number_of["web-0"]) == errno.ECONNABORTED
-        served["web-1"].sendall(b"still here")
-        assert call(_exchange, number_of["web-1"], b"x") == b"still here"
-        assert call(_exchange, direct, b"who") == b"web-0", (
-            "who did not come through the service is not touched"
-        )
-    for one in (*listening.values(), *served.values()):
-        one.close()
