@@ -15,9 +15,11 @@ from attrs import frozen
 from edge_wire import as_a_wire
 from lb_agents import PORT, World
 from lb_scenes import service, slices
+from taps import by_xdp, tap
 
 from axoneme.core.testing.namespaces import Namespaces, ask, listen, within
 from axoneme.core.testing.node import Node
+from axoneme.core.testing.traffic import Traffic, mesh
 
 pytestmark = pytest.mark.kernel
 
@@ -27,7 +29,7 @@ ROUTER = ("198.51.100.1", "2001:db8:1::1")
 NODES = {"first": ("198.51.100.2", "2001:db8:1::2"), "second": ("198.51.100.3", "2001:db8:1::3")}
 POOLS = {"first": ("10.244.0.0/24", "fd00:244::/64"), "second": ("10.245.0.0/24", "fd00:245::/64")}
 VIP = ("203.0.113.5", "2001:db8:80::5")
-#: The port of the backend of the service at port 81.
+#: The port of the backends of the services at ports 81 and 82.
 FAR = 9000
 
 
@@ -113,7 +115,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
 
 
 def offer(worlds: dict[str, World]) -> None:
-    """The same services on both nodes, as a cluster would tell them: `web` on both, and `far` on the second alone."""
+    """The same services on both nodes, as a cluster would tell them: `web` and `wide` on both, `far` on the second alone."""
     ports = (
         "ports: [{name: t, port: 80, targetPort: 8080}, {name: u, port: 80, protocol: UDP, targetPort: 8080}]"
     )
@@ -134,6 +136,16 @@ def offer(worlds: dict[str, World]) -> None:
         text += slices("far", [address], FAR, port_name="u", protocol="UDP").replace(
             "name: far-", "name: far-u"
         )
+    ports = (
+        "ports: [{name: t, port: 82, targetPort: 9000}, {name: u, port: 82, protocol: UDP, targetPort: 9000}]"
+    )
+    text += service("wide", f'{families}, externalIPs: [{VIP[0]}, "{VIP[1]}"], {ports}')
+    for family in range(2):
+        addresses = [world.workloads["server"].addresses[family] for world in worlds.values()]
+        text += slices("wide", addresses, FAR, port_name="t")
+        text += slices("wide", addresses, FAR, port_name="u", protocol="UDP").replace(
+            "name: wide-", "name: wide-u"
+        )
     for world in worlds.values():
         world.resource("web.yaml", text)
     for world in worlds.values():
@@ -141,6 +153,7 @@ def offer(worlds: dict[str, World]) -> None:
             backends = [one.workloads["server"].addresses[family] for one in worlds.values()]
             world.until_used(f"[{vip}]:80" if family else f"{vip}:80", *backends)
             world.until_used(f"[{vip}]:81" if family else f"{vip}:81", far[family])
+            world.until_used(f"[{vip}]:82" if family else f"{vip}:82", *backends)
 
 
 @pytest.mark.parametrize("udp", [False, True], ids=["tcp", "udp"])
@@ -159,6 +172,34 @@ def test_answers_do_not_come_by_the_first_node(pair: Pair) -> None:
     pair.ask(VIP[0], 24)
     ways = pair.worlds["first"].node.axoneme("bpf", "map", "dump", "lb_ways4").stdout
     assert CLIENT[0] in ways
+
+
+@pytest.mark.parametrize("udp", [False, True], ids=["tcp", "udp"])
+@pytest.mark.parametrize("family", [0, 1], ids=["ipv4", "ipv6"])
+def test_xdp_takes_all_that_is_for_the_other_node(pair: Pair, family: int, udp: bool) -> None:
+    """Nothing of it comes to the first node's stack; without XDP all of it does. What is for its own backend always does."""
+    first, protocol = pair.worlds["first"], "udp" if udp else "tcp"
+    pair.ask(VIP[family], 24, udp=udp)  # all neighbours are known now
+    with tap(first.node.netns, "uplink") as uplink:
+        before = len(first.servers["server", protocol].seen)
+        answers = pair.ask(VIP[family], 24, udp=udp)
+        here = len(first.servers["server", protocol].seen) - before
+        seen = uplink.seen(VIP[family])
+    assert answers["first"] == here
+    assert seen["UDP" if udp else "SYN"] == (here if by_xdp(first) else 24)
+
+
+def test_either_agent_is_killed_and_comes_back_and_nobody_misses_it(pair: Pair) -> None:
+    """New connections and those that live all the time, with backends on both nodes: not one request fails."""
+    servers = [(world.workloads["server"].netns, FAR) for world in pair.worlds.values()]
+    flows = [*mesh(pair.client, VIP, 81, interval=0.02), *mesh(pair.client, VIP, 82, interval=0.02)]
+    with Traffic(servers=servers, flows=flows) as traffic:
+        for world in pair.worlds.values():
+            world.node.kill9()
+            traffic.more(10)
+            world.node.start()
+            traffic.more(10)
+    traffic.check()
 
 
 # What routers and clients have to say of answers that they never sent to the first node's connections.

@@ -5,13 +5,16 @@ Each scene with XDP in front, and with the classifiers alone.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterator
+from http.client import HTTPConnection
 
 import pytest
 from edge_wire import as_a_wire
 from lb_agents import PORT, World, place
 from lb_scenes import service, slices
+from taps import by_xdp, tap
 
 from axoneme.core.testing.namespaces import Namespaces, within
 from axoneme.core.testing.node import Node, Placed
@@ -133,6 +136,26 @@ def test_a_backend_elsewhere(world: World, udp: bool) -> None:
 
 
 @pytest.mark.parametrize("udp", [False, True], ids=["tcp", "udp"])
+def test_xdp_takes_what_is_for_a_backend_elsewhere(world: World, udp: bool) -> None:
+    """It does not come to the stack, but for what begins and ends TCP's answers and connections. Without XDP all of it does."""
+    make(world, "taken", far=True, near=False)
+    for address in lb_addresses(world, "taken"):
+        family = ":" in address
+        world.until_used(place(address, 80), SERVER[family])
+        assert world.ask("outside", address, 80, udp=udp) == "far"  # both neighbours are known now
+        with tap(world.node.netns, "clients") as clients, tap(world.node.netns, "servers") as servers:
+            assert world.spread("outside", address, 80, 4, udp=udp) == {"far": 4}
+            asked, answered = clients.seen(address), servers.seen(SERVER[family])
+        if by_xdp(world):
+            assert not asked.keys() & {"SYN", "data", "UDP"}
+            assert not answered.keys() & {"data", "UDP"}
+        elif udp:
+            assert asked == answered == {"UDP": 4}
+        else:
+            assert asked["SYN"] == asked["data"] == answered["SYN-ACK"] == answered["data"] == 4
+
+
+@pytest.mark.parametrize("udp", [False, True], ids=["tcp", "udp"])
 def test_a_backend_here_sees_the_client(world: World, udp: bool) -> None:
     make(world, "here", far=False, near=True)
     for address in lb_addresses(world, "here"):
@@ -225,8 +248,50 @@ def test_only_local_backends_where_the_client_is_to_be_seen(world: World) -> Non
     for address in lb_addresses(world, "local"):
         family = ":" in address
         world.until_used(place(address, 80), SERVER[family], world.workloads["web-0"].addresses[family])
-        assert world.spread("outside", address, 80, 4) == {"web-0": 4}
-        assert seen(world, "web-0", "tcp") == CLIENT[family]
+        for udp in (False, True):
+            assert world.spread("outside", address, 80, 4, udp=udp) == {"web-0": 4}
+            assert seen(world, "web-0", "udp" if udp else "tcp") == CLIENT[family]
+
+
+def health(world: World, address: str, port: int) -> int:
+    """What load balancers in front of the node are told: the HTTP status; 0 while nobody listens."""
+
+    def get() -> int:
+        connection = HTTPConnection(address, port, timeout=3)
+        with contextlib.closing(connection), contextlib.suppress(ConnectionRefusedError):
+            connection.request("GET", "/healthz")
+            return connection.getresponse().status
+        return 0
+
+    return within(world.workloads["outside"].netns, get)
+
+
+def test_nobody_local_is_nobody(world: World) -> None:
+    """Who asks all the same is dropped, by reason, and the health check port has said before that nobody should."""
+    port = 32100
+    more = f", externalTrafficPolicy: Local, healthCheckNodePort: {port}"
+    make(world, "deserted", far=True, near=True, more=more)
+    places = sorted(lb_addresses(world, "deserted"), key=lambda address: ":" in address)
+    for family, address in enumerate(CLIENTS_NODE):
+        local = world.workloads["web-0"].addresses[family]
+        world.until_used(place(places[family], 80), local, traffic="from outside")
+        world.node.until(lambda: health(world, address, port) == 200, "the check says 200")  # noqa: B023
+        assert [world.ask("outside", places[family], 80, udp=udp) for udp in (False, True)] == ["web-0"] * 2
+    make(world, "deserted", far=True, near=False, more=more)
+    for family, address in enumerate(CLIENTS_NODE):
+        world.until_used(place(places[family], 80), traffic="from outside")
+        world.node.until(lambda: health(world, address, port) == 503, "the check says 503")  # noqa: B023
+        for udp in (False, True):
+            before = dropped(world, "SERVICE_BACKEND_NOT_FOUND")
+            assert world.ask("outside", places[family], 80, udp=udp, timeout=0.2) == ""
+            assert dropped(world, "SERVICE_BACKEND_NOT_FOUND") > before
+        assert world.ask("client", places[family], 80) == "far", "who is within is not outside"
+
+
+def dropped(world: World, reason: str) -> int:
+    """Packets from outside."""
+    rows = world.node.call("datapath.counters")
+    return sum(row["packets"] for row in rows if row["reason"] == reason and row["direction"] == "ingress")
 
 
 def test_host_ports(world: World) -> None:
@@ -262,6 +327,8 @@ def test_source_ranges(world: World, near: bool) -> None:
             family = ":" in address
             backend = world.workloads["web-0" if near else "far"].addresses[family]
             world.until_used(place(address, 80), backend)
-            answer = world.ask("outside", address, 80, timeout=3 if answers else 0.3)
-            assert bool(answer) is answers
-    assert "DENIED_BY_LB_SRC_RANGE_CHECK" in world.node.axoneme("datapath", "counters").stdout
+            for udp in (False, True):
+                before = dropped(world, "DENIED_BY_LB_SRC_RANGE_CHECK")
+                answer = world.ask("outside", address, 80, udp=udp, timeout=3 if answers else 0.2)
+                assert bool(answer) is answers
+                assert (dropped(world, "DENIED_BY_LB_SRC_RANGE_CHECK") == before) is answers

@@ -18,6 +18,7 @@ import wires
 from attrs import frozen
 from lb_agents import World
 from lb_scenes import service, slices
+from taps import by_xdp, tap
 
 from axoneme.core.testing.namespaces import Namespaces, listen, within
 from axoneme.core.testing.node import Node
@@ -225,6 +226,20 @@ def there_and_back(at: Way, data: bytes) -> None:
         assert (got, wires.plain(peer[0])) == (data, at.seen)
         got, _ = wires.sent(lambda: server.sendto(data[::-1], peer), client)
         assert got == data[::-1]
+
+
+@FAMILIES
+def test_xdp_takes_datagrams_and_leaves_fragments(world: World, family: int) -> None:
+    """Those of one flow: what the classifiers translate goes on as what XDP does. Without XDP all is theirs."""
+    at = way(world, "node port far", family)
+    there_and_back(at, b"small")  # all neighbours are known now
+    with tap(world.node.netns, "clients") as clients, tap(world.node.netns, "servers") as servers:
+        there_and_back(at, b"small")
+        small = [clients.seen(CLIENT[family])["UDP"], servers.seen(SERVER[family])["UDP"]]
+        assert small == ([0, 0] if by_xdp(world) else [1, 1])
+        there_and_back(at, LARGE)
+        assert clients.seen(CLIENT[family])["fragment"] >= 3
+        assert servers.seen(SERVER[family])["fragment"] >= 3
 
 
 @FAMILIES
