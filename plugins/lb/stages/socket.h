@@ -34,8 +34,8 @@ INLINE struct F(lb_socket) *F(lb_place)(u64 cookie, const struct F(address) *add
 {
 	u32 place = cookie;
 
-	if (!connected) /* one socket, any number of peers */
-		place += (address->a[FAMILY == 6 ? 3 : 0] ^ port) * 0x9e3779b1u >> 7;
+	if (!connected) /* one socket, any number of peers; the last bytes of neighbours' addresses have to tell in the product's upper half */
+		place += (be32(address->a[FAMILY == 6 ? 3 : 0]) ^ be16(port)) * 0x9e3779b1u >> 16;
 	place &= SOCKET_PLACES - 1;
 	return ON(lb_sockets, lookup)(&place);
 }
