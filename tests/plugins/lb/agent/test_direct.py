@@ -13,7 +13,7 @@ import pytest
 import wires
 from attrs import frozen
 from edge_wire import as_a_wire
-from lb_agents import PORT, World
+from lb_agents import PORT, World, place
 from lb_scenes import service, slices
 from taps import by_xdp, tap
 
@@ -35,11 +35,15 @@ FAR = 9000
 
 @frozen
 class Pair:
-    """Both nodes, each with a server that answers with its node's name, and the namespaces of client and router."""
+    """Both nodes, each with a server that answers with its node's name, and the namespaces of client and router.
+
+    :param switch: where the first node is at `port1`, the second at `port2`.
+    """
 
     worlds: dict[str, World]
     client: str
     router: str
+    switch: str
 
     def ask(self, address: str, times: int, *, udp: bool = False) -> Counter[str]:
         def one() -> str:
@@ -97,6 +101,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
             worlds[name] = World(node=node, netns=netns)
             wires.route(node.netns, [wires.network(CLIENT[0]), wires.network(CLIENT[1])], ROUTER)
         wires.route(first.netns, POOLS["second"], NODES["second"])
+        wires.route(second.netns, POOLS["first"], NODES["first"])
         wires.route(client, ["default", "::/0"], CLIENTS_ROUTER)
         wires.route(router, [wires.host(vip) for vip in VIP], NODES["first"])
         for name, world in worlds.items():
@@ -111,11 +116,11 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
                     lambda _, answer=answer: answer,  # type: ignore[misc]
                 )
         offer(worlds)
-        yield Pair(worlds, client, router)
+        yield Pair(worlds, client, router, lan)
 
 
 def offer(worlds: dict[str, World]) -> None:
-    """The same services on both nodes, as a cluster would tell them: `web` and `wide` on both, `far` on the second alone."""
+    """The same services on both nodes, as a cluster would tell them: `web`, `kept` and `wide` on both, `far` on the second alone."""
     ports = (
         "ports: [{name: t, port: 80, targetPort: 8080}, {name: u, port: 80, protocol: UDP, targetPort: 8080}]"
     )
@@ -125,6 +130,12 @@ def offer(worlds: dict[str, World]) -> None:
         addresses = [world.workloads["server"].addresses[family] for world in worlds.values()]
         text += slices("web", addresses, port_name="t")
         text += slices("web", addresses, port_name="u", protocol="UDP").replace("name: web-", "name: web-u")
+    text += (
+        text.replace("name: web", "name: kept")
+        .replace("service-name: web", "service-name: kept")
+        .replace("port: 80,", "port: 83,")
+        .replace("spec: {", "spec: {sessionAffinity: ClientIP, ", 1)
+    )
     far = worlds["second"].workloads["server"].addresses
     ports = (
         "ports: [{name: t, port: 81, targetPort: 9000, nodePort: 30081},"
@@ -154,6 +165,7 @@ def offer(worlds: dict[str, World]) -> None:
             world.until_used(f"[{vip}]:80" if family else f"{vip}:80", *backends)
             world.until_used(f"[{vip}]:81" if family else f"{vip}:81", far[family])
             world.until_used(f"[{vip}]:82" if family else f"{vip}:82", *backends)
+            world.until_used(f"[{vip}]:83" if family else f"{vip}:83", *backends)
 
 
 @pytest.mark.parametrize("udp", [False, True], ids=["tcp", "udp"])
@@ -167,11 +179,76 @@ def test_both_nodes_answer_and_see_the_client(pair: Pair, family: int, udp: bool
         assert world.servers["server", kind].seen[-1] == CLIENT[family]
 
 
-def test_answers_do_not_come_by_the_first_node(pair: Pair) -> None:
-    """It remembers whom it gave a connection to, and nothing else of it."""
-    pair.ask(VIP[0], 24)
-    ways = pair.worlds["first"].node.axoneme("bpf", "map", "dump", "lb_ways4").stdout
-    assert CLIENT[0] in ways
+@pytest.mark.parametrize("family", [0, 1], ids=["ipv4", "ipv6"])
+def test_answers_do_not_come_by_the_first_node(pair: Pair, family: int) -> None:
+    """What leaves each node: the first one sends on what was asked, and the second one all that is answered."""
+    with (
+        tap(pair.switch, "port1") as first,
+        tap(pair.switch, "port2") as second,
+        far_socket(pair, socket.SOCK_STREAM) as listening,
+        far_socket(pair, socket.SOCK_DGRAM) as receiving,
+        wires.connected(pair.client, VIP[family], 81) as client,
+        wires.connected(pair.client, VIP[family], 81, udp=True) as asking,
+    ):
+        receiving.settimeout(5)
+        server, _ = listening.accept()
+        with server:
+            wires.transfer(server, client, 300_000)
+        asking.send(b"?")
+        _, peer = receiving.recvfrom(10)
+        for _ in range(9):
+            receiving.sendto(b"!", peer)
+        assert [asking.recv(10) for _ in range(9)] == [b"!"] * 9
+        sent, answered = first.seen(VIP[family]), second.seen(VIP[family])
+    assert sent["SYN"] > 0
+    assert sent["ACK"] > 0
+    assert sent["UDP"] == 1
+    assert sent["SYN-ACK"] == sent["data"] == 0, sent
+    assert answered["SYN-ACK"] > 0
+    assert answered["data"] > 200
+    assert answered["UDP"] == 9
+    assert answered["SYN"] == 0, answered
+    known = {
+        name: world.node.axoneme("bpf", "ct", "list", "global", "--address", CLIENT[family]).stdout
+        for name, world in pair.worlds.items()
+    }
+    far = place(pair.worlds["second"].workloads["server"].addresses[family], FAR)
+    assert far in known["second"]
+    assert far not in known["first"], "it remembers whom it gave a connection to, and nothing else of it"
+    ways = pair.worlds["first"].node.axoneme("bpf", "map", "dump", f"lb_ways{6 if family else 4}").stdout
+    assert CLIENT[family] in ways
+
+
+@pytest.mark.parametrize("family", [0, 1], ids=["ipv4", "ipv6"])
+def test_a_client_keeps_its_backend_whichever_node_it_asks(pair: Pair, family: int) -> None:
+    """Session affinity follows from the client's address alone, since nodes do not tell each other of their clients."""
+    from pyroute2 import NetNS
+
+    clients = [f"{'2001:db8:2::2' if family else '192.0.2.2'}{number:02}" for number in range(12)]
+    with NetNS(pair.client) as host:
+        index = host.link_lookup(ifname="cable")[0]
+        for address in clients:
+            prefix, flags = (64, 0x02) if family else (24, 0)
+            host.addr("add", index=index, address=address, prefixlen=prefix, flags=flags)
+
+    def answers() -> dict[tuple[str, bool], set[str]]:
+        def by(own: str, udp: bool) -> set[str]:
+            return {wires.asked(pair.client, VIP[family], 83, udp=udp, own=own) for _ in range(4)}
+
+        return {(one, udp): by(one, udp) for one in clients for udp in (False, True)}
+
+    def ask_by(node: str) -> None:
+        with NetNS(pair.router) as router:
+            router.route("replace", dst=wires.host(VIP[family]), gateway=NODES[node][family])
+
+    kept = answers()
+    assert all(len(each) == 1 for each in kept.values()), kept
+    assert set().union(*kept.values()) == {"first", "second"}, "each client has its own"
+    ask_by("second")
+    try:
+        assert answers() == kept
+    finally:
+        ask_by("first")
 
 
 @pytest.mark.parametrize("udp", [False, True], ids=["tcp", "udp"])

@@ -108,6 +108,19 @@ def connected(netns: str, address: str, port: int, *, udp: bool = False, timeout
     return made
 
 
+def asked(netns: str, address: str, port: int, *, udp: bool, own: str) -> str:
+    """Who answers a socket with this address of its own."""
+    made = within(
+        netns, lambda: socket.socket(family(address), socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)
+    )
+    with made:
+        made.settimeout(5)
+        made.bind((own, 0))
+        made.connect((address, port))
+        made.sendall(b"who")
+        return made.recv(100).decode()
+
+
 def raw(netns: str, address: str) -> socket.socket:
     """A connected socket whose owner makes the IP headers himself."""
     made = within(netns, lambda: socket.socket(family(address), socket.SOCK_RAW, socket.IPPROTO_RAW))
