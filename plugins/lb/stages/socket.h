@@ -87,6 +87,32 @@ INLINE void F(lb_note_peer)(struct bpf_sock_addr *ctx, const struct F(lb_backend
 #define lb_note_peer6(ctx, backend, frontend)
 #endif
 
+#if FORWARD && !CONNECTS
+/* Whether this is what the socket is connected to. It hears its peer alone, so nobody else may be chosen; then it is exchanged. */
+INLINE bool F(lb_to_peer)(struct bpf_sock_addr *ctx, struct F(address) *address, __be16 *port)
+{
+	struct lb_peer *peer = lb_peers_get(ctx->sk, 0, 0);
+
+	if (!peer || peer->peer_port != *port)
+		return false;
+#if FAMILY == 4
+	if (peer->peer_address[2] != be32(0xffff) || peer->peer_address[3] != address->a[0])
+		return false;
+	address->a[0] = peer->address[3];
+#else
+	for (int i = 0; i < 4; i++)
+		if (peer->peer_address[i] != address->a[i])
+			return false;
+	__builtin_memcpy(address, peer->address, 16);
+#endif
+	*port = peer->port;
+	return true;
+}
+#else
+#define lb_to_peer4(ctx, address, port) false
+#define lb_to_peer6(ctx, address, port) false
+#endif
+
 #if SOCKET_EVENTS
 /* One of many: whoever watches wants to know that, not every time. The event is of what the call goes to. */
 INLINE void F(lb_tell)(struct bpf_sock_addr *ctx, const struct F(lb_backend) *backend, u32 service)
@@ -139,10 +165,15 @@ INLINE int F(lb_forward)(struct bpf_sock_addr *ctx, struct F(address) *address, 
 		service = ON(lb_services, lookup)(&frontend);
 		return service && (service->flags & SERVICE_NO_SERVICE) ? lb_reject(REFUSED) : UNTOUCHED;
 	}
-	/* Datagrams of a connected socket pass no hook again. Those of workloads pass `translate`, which moves them when their
-	 * backend goes; of others, the agent connects the socket again. */
-	if (connects && ctx->type == SOCKET_DATAGRAM && lb_endpoint(ctx))
-		return UNTOUCHED;
+	/* Datagrams of a connected socket pass no hook again, unless their call names an address, as IPv6 sockets that speak
+	 * IPv4 always do to the kernel. Those of workloads pass `translate`, which moves them when their backend goes; of others,
+	 * the agent connects the socket again. */
+	if (ctx->type == SOCKET_DATAGRAM && (connects || lb_connected(ctx))) {
+		if (lb_endpoint(ctx))
+			return UNTOUCHED;
+		if (!connects && F(lb_to_peer)(ctx, address, port))
+			return EXCHANGED;
+	}
 	if ((service->flags & SERVICE_SKIP_BACKENDS) && F(lb_is_excepted)(ctx, service))
 		return UNTOUCHED;
 	if (!service->count)

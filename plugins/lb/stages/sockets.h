@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Services at the socket. Family independent part. */
 
-#define SOCKET_DATAGRAM 2 /* SOCK_DGRAM */
-#define NO_ROUTE 113      /* EHOSTUNREACH */
-#define REFUSED 111       /* ECONNREFUSED */
+#define SOCKET_DATAGRAM 2    /* SOCK_DGRAM */
+#define SOCKET_ESTABLISHED 1 /* BPF_TCP_ESTABLISHED, of UDP as well: connected */
+#define NO_ROUTE 113         /* EHOSTUNREACH */
+#define REFUSED 111          /* ECONNREFUSED */
 
 /* What the hook did with an address. */
 #define UNTOUCHED 0
@@ -19,6 +20,14 @@ INLINE int lb_reject(int error)
 	lb_set_retval(-error);
 #endif
 	return TAKEN(0);
+}
+
+/* Whether the call's socket has a peer, whoever else the call may name. */
+INLINE bool lb_connected(struct bpf_sock_addr *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+
+	return sk && sk->state == SOCKET_ESTABLISHED;
 }
 
 /* The workload whose socket this is, 0: none of this node's. */
