@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from attrs import field, frozen
+from lb_scenes import slices
 
 from axoneme.core.net import namespaces
 from axoneme.core.testing.namespaces import EchoServer, Namespaces, ask
@@ -92,6 +94,30 @@ class World:
             return False
 
         self.node.until(reached, f"{frontend} leads to {', '.join(sorted(wanted)) or 'nobody'}")
+
+    def behind(self, service: str, port: int, names: Sequence[str], leaving: Sequence[str] = ()) -> str:
+        """The slices of a service with a port `t` by TCP and a port `u` by UDP, of both families: these backends, and more that
+        terminate.
+        """
+        made = ""
+        for family, (protocol, name) in itertools.product(range(2), (("TCP", "t"), ("UDP", "u"))):
+            rows = [self.workloads[one].addresses[family] for one in names]
+            for one in leaving:
+                address = self.workloads[one].addresses[family]
+                rows.append(f"{address} conditions: {{ready: false, serving: true, terminating: true}}")
+            part = slices(service, rows, port, protocol=protocol, port_name=name)
+            made += part.replace(f"name: {service}-", f"name: {service}-{name}-")
+        return made
+
+    def until_forgotten(self, name: str, port: int) -> None:
+        """Waits until the kernel has no such backend any more."""
+        gone = {place(address, port) for address in self.workloads[name].addresses}
+
+        def forgotten() -> bool:
+            rows = self.node.call("lb.map", view="backends")
+            return not any(row["address"].partition("/")[0] in gone for row in rows)
+
+        self.node.until(forgotten, f"{name} is gone from the kernel")
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import wires
 from lb_agents import World, place
-from lb_scenes import service, slices
+from lb_scenes import service
 
 from axoneme.core.testing.namespaces import Namespaces
 from axoneme.core.testing.node import Node, Placed
@@ -72,18 +72,9 @@ def outside_world(*, xdp: bool) -> Iterator[World]:
         yield made
 
 
-def text(world: World, *names: str, leaving: Sequence[str] = (), more: str = "") -> str:
-    """The service with these backends, some more that terminate, and more in its specification."""
-    made = _SERVICE.replace("spec: {", f"spec: {{{more}, ") if more else _SERVICE
-    for family, (protocol, port) in itertools.product(range(2), (("TCP", "t"), ("UDP", "u"))):
-        rows = [world.workloads[name].addresses[family] for name in names]
-        rows += [
-            f"{world.workloads[name].addresses[family]} conditions: {{ready: false, serving: true, terminating: true}}"
-            for name in leaving
-        ]
-        one = slices("web", rows, PORT, protocol=protocol, port_name=port)
-        made += one.replace("name: web-", f"name: web-{port}-")
-    return made
+def text(world: World, *names: str, leaving: Sequence[str] = ()) -> str:
+    """The service with these backends, and some more that terminate."""
+    return _SERVICE + world.behind("web", PORT, names, leaving)
 
 
 def choose(world: World, *names: str, leaving: Sequence[str] = ()) -> None:
@@ -92,17 +83,6 @@ def choose(world: World, *names: str, leaving: Sequence[str] = ()) -> None:
     for family, (addresses, port) in itertools.product(range(2), ((VIP, PORT), (NODE, NODE_PORT))):
         backends = [world.workloads[name].addresses[family] for name in names]
         world.until_used(place(addresses[family], port), *backends, traffic=FROM_OUTSIDE)
-
-
-def until_forgotten(world: World, name: str) -> None:
-    """Until the kernel does not know this backend any more."""
-    gone = {place(address, PORT) for address in world.workloads[name].addresses}
-
-    def forgotten() -> bool:
-        rows = world.node.call("lb.map", view="backends")
-        return not any(row["address"].partition("/")[0] in gone for row in rows)
-
-    world.node.until(forgotten, f"{name} is gone from the kernel")
 
 
 def from_outside(world: World, kinds: Sequence[Kind] = tuple(Kind), *, interval: float = 0.02) -> list[Flow]:

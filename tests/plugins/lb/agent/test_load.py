@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import attrs
 import pytest
 from lb_agents import World, world_of
-from lb_scenes import service, slices
+from lb_scenes import service
 
 from axoneme.core.testing.traffic import Flow, Kind, Report, Traffic, mesh
 
@@ -30,37 +30,16 @@ def world() -> Iterator[World]:
         yield made
 
 
-def behind(world: World, *names: str, leaving: str = "") -> str:
-    """The service with these backends, and perhaps one that terminates."""
-    text = SERVICE
-    for family in (4, 6):
-        rows = [world.workloads[name].addresses[family == 6] for name in names]
-        if leaving:
-            address = world.workloads[leaving].addresses[family == 6]
-            rows.append(f"{address} conditions: {{ready: false, serving: true, terminating: true}}")
-        for protocol, port in (("TCP", "t"), ("UDP", "u")):
-            one = slices("web", rows, PORT, protocol=protocol, port_name=port)
-            text += one.replace(f"web-{family}", f"web-{family}-{port}")
-    return text
+def behind(world: World, *names: str, leaving: Sequence[str] = ()) -> str:
+    """The service with these backends, and perhaps some that terminate."""
+    return SERVICE + world.behind("web", PORT, names, leaving)
 
 
-def choose(world: World, *names: str, leaving: str = "") -> None:
+def choose(world: World, *names: str, leaving: Sequence[str] = ()) -> None:
     """Only these get new connections, from now on."""
     world.resource("web.yaml", behind(world, *names, leaving=leaving))
     for family, place in enumerate(PLACES):
         world.until_used(place, *(world.workloads[name].addresses[family] for name in names))
-
-
-def until_forgotten(world: World, name: str) -> None:
-    gone = {
-        place for one in world.workloads[name].addresses for place in (f"{one}:{PORT}", f"[{one}]:{PORT}")
-    }
-
-    def forgotten() -> bool:
-        rows = world.node.call("lb.map", view="backends")
-        return not any(one["address"].partition("/")[0] in gone for one in rows)
-
-    world.node.until(forgotten, f"{name} is gone from the kernel")
 
 
 def short(world: World, *, interval: float = 0.004) -> list[Flow]:
@@ -78,10 +57,10 @@ def test_all_backends_are_replaced_and_no_request_fails(world: World) -> None:
     with Traffic(servers=servers(world), flows=short(world)) as traffic:
         for old, new, other in (("web-0", "web-2", "web-1"), ("web-1", "web-3", "web-2")):
             choose(world, old, new, other)
-            choose(world, new, other, leaving=old)
+            choose(world, new, other, leaving=[old])
             traffic.more(10)  # what was under way has ended
             choose(world, new, other)
-            until_forgotten(world, old)
+            world.until_forgotten(old, PORT)
             traffic.more(10)
             world.node.call("workload.remove", name=old)
             traffic.more(10)
@@ -122,7 +101,7 @@ def test_a_backend_that_dies_takes_along_what_it_was_sent_until_it_is_taken_out(
         world.node.call("workload.remove", name="web-0")
         world.node.until(lambda: failures(traffic.report(), "datagram") >= 4, "datagrams are lost")
         choose(world, "web-1")
-        until_forgotten(world, "web-0")
+        world.until_forgotten("web-0", PORT)
         before = traffic.report()
         traffic.more(20)
     assert traffic.result is not None

@@ -23,7 +23,6 @@ from outside_world import (
     servers,
     text,
     to_the_world,
-    until_forgotten,
 )
 
 from axoneme.core.testing.traffic import Kind, Report, Traffic
@@ -60,7 +59,7 @@ def test_all_backends_are_replaced_and_no_request_fails(world: World) -> None:
             choose(world, new, other, leaving=[old])
             traffic.more(5)  # what was under way has ended
             choose(world, new, other)
-            until_forgotten(world, old)
+            world.until_forgotten(old, PORT)
             traffic.more(1)
             before = received(world, traffic.report(), old)
             traffic.more(5)
