@@ -5,9 +5,10 @@ Each scene with XDP in front, and with the classifiers alone.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 import wires
@@ -193,7 +194,9 @@ def test_answers_do_not_come_by_the_first_node(pair: Pair, family: int) -> None:
         receiving.settimeout(5)
         server, _ = listening.accept()
         with server:
-            wires.transfer(server, client, 300_000)
+            for number in range(20):  # small ones: nobody is to learn of the path
+                server.sendall(bytes([number]))
+                assert client.recv(10) == bytes([number])
         asking.send(b"?")
         _, peer = receiving.recvfrom(10)
         for _ in range(9):
@@ -205,7 +208,7 @@ def test_answers_do_not_come_by_the_first_node(pair: Pair, family: int) -> None:
     assert sent["UDP"] == 1
     assert sent["SYN-ACK"] == sent["data"] == 0, sent
     assert answered["SYN-ACK"] > 0
-    assert answered["data"] > 200
+    assert answered["data"] >= 20
     assert answered["UDP"] == 9
     assert answered["SYN"] == 0, answered
     known = {
@@ -222,14 +225,7 @@ def test_answers_do_not_come_by_the_first_node(pair: Pair, family: int) -> None:
 @pytest.mark.parametrize("family", [0, 1], ids=["ipv4", "ipv6"])
 def test_a_client_keeps_its_backend_whichever_node_it_asks(pair: Pair, family: int) -> None:
     """Session affinity follows from the client's address alone, since nodes do not tell each other of their clients."""
-    from pyroute2 import NetNS
-
     clients = [f"{'2001:db8:2::2' if family else '192.0.2.2'}{number:02}" for number in range(12)]
-    with NetNS(pair.client) as host:
-        index = host.link_lookup(ifname="cable")[0]
-        for address in clients:
-            prefix, flags = (64, 0x02) if family else (24, 0)
-            host.addr("add", index=index, address=address, prefixlen=prefix, flags=flags)
 
     def answers() -> dict[tuple[str, bool], set[str]]:
         def by(own: str, udp: bool) -> set[str]:
@@ -237,18 +233,38 @@ def test_a_client_keeps_its_backend_whichever_node_it_asks(pair: Pair, family: i
 
         return {(one, udp): by(one, udp) for one in clients for udp in (False, True)}
 
-    def ask_by(node: str) -> None:
-        with NetNS(pair.router) as router:
-            router.route("replace", dst=wires.host(VIP[family]), gateway=NODES[node][family])
+    with also(pair.client, "cable", clients):
+        kept = answers()
+        assert all(len(each) == 1 for each in kept.values()), kept
+        assert set().union(*kept.values()) == {"first", "second"}, "each client has its own"
+        reached_by(pair, family, "second")
+        try:
+            assert answers() == kept
+        finally:
+            reached_by(pair, family, "first")
 
-    kept = answers()
-    assert all(len(each) == 1 for each in kept.values()), kept
-    assert set().union(*kept.values()) == {"first", "second"}, "each client has its own"
-    ask_by("second")
-    try:
-        assert answers() == kept
-    finally:
-        ask_by("first")
+
+@contextlib.contextmanager
+def also(netns: str, device: str, addresses: Sequence[str]) -> Iterator[None]:
+    """A host has these addresses as well."""
+    from pyroute2 import NetNS
+
+    with NetNS(netns) as host:
+        index = host.link_lookup(ifname=device)[0]
+        for address in addresses:
+            prefix, flags = (64, 0x02) if ":" in address else (24, 0)
+            host.addr("add", index=index, address=address, prefixlen=prefix, flags=flags)
+        yield
+        for address in addresses:
+            host.addr("del", index=index, address=address, prefixlen=64 if ":" in address else 24)
+
+
+def reached_by(pair: Pair, family: int, node: str) -> None:
+    """The services' address is at this node, as far as the router knows."""
+    from pyroute2 import NetNS
+
+    with NetNS(pair.router) as router:
+        router.route("replace", dst=wires.host(VIP[family]), gateway=NODES[node][family])
 
 
 @pytest.mark.parametrize("udp", [False, True], ids=["tcp", "udp"])
