@@ -125,6 +125,14 @@ def test_policies_of_traffic_and_places(world: World, family: int) -> None:
         ),
         "near": ("trafficDistribution: PreferClose", [f"{here} zone: a", f"{far} zone: b"]),
         "same": ("trafficDistribution: PreferSameNode", [here, far]),
+        "zone": ("trafficDistribution: PreferSameZone", [f"{here} zone: a", f"{far} zone: b"]),
+        "node": (
+            "",
+            [
+                f"{here} hints: {{forNodes: [{{name: here}}]}}",
+                f"{far} hints: {{forNodes: [{{name: there}}]}}",
+            ],
+        ),
         "early": ("publishNotReadyAddresses: true", [f"{here} conditions: {{ready: false}}"]),
         "late": ("", [here, f"{far} conditions: {{ready: false}}"]),
     }
@@ -196,28 +204,36 @@ def test_a_workload_reaches_itself_through_its_service(world: World) -> None:
 @FAMILIES
 def test_local_redirects(world: World, family: int) -> None:
     base = "apiVersion: cilium.io/v2\nkind: CiliumLocalRedirectPolicy\nmetadata: {{name: {}}}\nspec:\n"
-    back = "  redirectBackend: {localEndpointSelector: {matchLabels: {app: web}}, toPorts: [{port: '8080', protocol: TCP}]}\n"
+    ports = '[{{name: t, port: "{0}", protocol: TCP}}, {{name: u, port: "{0}", protocol: UDP}}]'
+    back = f"  redirectBackend: {{localEndpointSelector: {{matchLabels: {{app: web}}}}, toPorts: {ports.format(PORT)}}}\n"
     metadata, dns = {4: "169.254.169.254", 6: "fd00:ec2::254"}[family], vip_of(12, family)
-    matcher = f'addressMatcher: {{ip: "{metadata}", toPorts: [{{port: "80", protocol: TCP}}]}}'
+    matcher = f'addressMatcher: {{ip: "{metadata}", toPorts: {ports.format(80)}}}'
     text = base.format("metadata") + f"  redirectFrontend: {{{matcher}}}\n" + back
     world.resource("metadata.yaml", text)
+    far = slices("dns", [FAR[family]], 53, port_name="t")
+    far += slices("dns", [FAR[family]], 53, port_name="u", protocol="UDP").replace(
+        "name: dns-", "name: dns-u", 1
+    )
     world.resource(
         "dns.yaml",
-        service("dns", f'clusterIP: "{dns}", ports: [{{port: 53}}]')
-        + slices("dns", [FAR[family]], 53)
+        service("dns", f'clusterIP: "{dns}", ports: {ports.format(53)}'.replace('"53"', "53"))
+        + far
         + base.format("cache")
         + "  redirectFrontend: {serviceMatcher: {serviceName: dns, namespace: default}}\n"
         + back,
     )
     servers = addresses(world, *SERVERS, family=family)
-    world.until_used(place(metadata, 80), *servers)
-    assert world.spread("client", metadata, 80, 3) == dict.fromkeys(SERVERS, 1)
-    assert world.spread("web-0", metadata, 80, 3) == dict.fromkeys(SERVERS, 1)
+    each = dict.fromkeys(SERVERS, 1)
+    for front in ((metadata, 80), (dns, 53)):
+        world.until_used(place(*front), *servers)
+        for udp in (False, True):
+            assert world.spread("client", *front, 3, udp=udp) == each
+            assert world.spread("web-0", *front, 3, udp=udp) == each
     world.resource("metadata.yaml", text.replace("spec:\n", "spec:\n  skipRedirectFromBackend: true\n"))
     world.node.until(lambda: world.ask("web-0", metadata, 80, timeout=0.3) == "", "backends are let through")
-    assert world.spread("client", metadata, 80, 3) == dict.fromkeys(SERVERS, 1)
-    world.until_used(place(dns, 53), *servers)
-    assert world.spread("client", dns, 53, 3) == dict.fromkeys(SERVERS, 1)
+    assert world.ask("web-0", metadata, 80, udp=True, timeout=0.3) == ""
+    for udp in (False, True):
+        assert world.spread("client", metadata, 80, 3, udp=udp) == each
 
 
 @FAMILIES
