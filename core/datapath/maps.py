@@ -158,6 +158,16 @@ class Map(Handle):
             self._entries_seen = len(keys)
         return keys, self._values_of(entries)
 
+    def lookup_each(self, keys: Any) -> tuple[Buffer, Buffer]:
+        """Which of these keys are there, as a mask, and their values, which are zeros elsewhere.
+
+        A system call per key: for the few keys of many for which `items` would be too much, or too early.
+        """
+        key_rows = self._keys(keys)
+        entries = np.zeros(len(key_rows), self._entry_dtype)
+        found = self.kernel.map_lookup_each(self.fd, key_rows, entries)
+        return found, self._values_of(entries)
+
     def first(self, count: int) -> Buffer:
         """The values of the first entries of an array, at most `count`: what `items` gives, without reading all of it."""
         if not self.spec.kind.indexed or self.spec.kind.per_cpu:

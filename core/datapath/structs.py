@@ -46,6 +46,12 @@ class MapElementAttr(ctypes.Structure):
     _fields_ = [("map_fd", _u32), ("key", ctypes.c_char_p), ("value", _pointer), ("flags", _u64)]
 
 
+class MapElementAtAttr(ctypes.Structure):
+    """The same with addresses as numbers, for who goes through many."""
+
+    _fields_ = [("map_fd", _u32), ("key", _u64), ("value", _u64), ("flags", _u64)]
+
+
 class MapBatchAttr(ctypes.Structure):
     _fields_ = [
         ("in_batch", _pointer),

@@ -115,6 +115,18 @@ class SyscallKernel:
             return None
         raise BpfError("look up", -result)
 
+    def map_lookup_each(self, fd: int, keys: Buffer, values: Buffer) -> Buffer:
+        found = np.zeros(len(keys), np.bool_)
+        attr = structs.MapElementAtAttr(fd, keys.ctypes.data, values.ctypes.data, 0)
+        for index in range(len(keys)):
+            result = self._bpf(Command.MAP_LOOKUP_ELEM, attr, brief=True)
+            found[index] = result >= 0
+            if result < 0 and result != -errno.ENOENT:
+                raise BpfError("look up", -result)
+            attr.key += keys.itemsize
+            attr.value += values.itemsize
+        return found
+
     def map_update(self, fd: int, key: bytes, value: bytes, flags: int = 0) -> None:
         attr = structs.MapElementAttr(fd, key, _address(value), flags)
         result = self._bpf(Command.MAP_UPDATE_ELEM, attr, brief=True)

@@ -174,6 +174,15 @@ class FakeKernel:
         with self._lock:
             return self._map(fd).lookup(key)
 
+    def map_lookup_each(self, fd: int, keys: Buffer, values: Buffer) -> Buffer:
+        self._enter("map_lookup_each")
+        with self._lock:
+            entries = [self._map(fd).lookup(key.tobytes()) for key in keys]
+        for index, entry in enumerate(entries):
+            if entry is not None:
+                values[index] = np.frombuffer(entry, values.dtype)[0]
+        return np.array([entry is not None for entry in entries], np.bool_)
+
     def map_update(self, fd: int, key: bytes, value: bytes, flags: int = 0) -> None:
         self._enter("map_update")
         with self._lock:

@@ -25,6 +25,7 @@ from axoneme.core.datapath.conntrack import (
 )
 from axoneme.core.datapath.maps import Map, MapKind, MapSpec
 from axoneme.core.datapath.syscall import SyscallKernel
+from axoneme.core.testing.fake_kernel import FakeKernel
 
 TIMEOUTS = Timeouts(tcp=100.0, tcp_opening=30.0, tcp_closing=5.0, other=20.0)
 SECOND = 1e9 / (1 << TICK_SHIFT)
@@ -244,6 +245,40 @@ def test_an_empty_real_table(table: tuple[int, Map]) -> None:
     family, connections = table
     found = collect(connections, TIMEOUTS, family=family)
     assert (found.expired, found.entries, len(found.closed)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("at_once", [1, 3, 1024])
+def test_what_goes_on_after_the_table_was_read_stays(
+    family: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that comes to its ports again finds the former connection's entries, and opens the next one by them."""
+    monkeypatch.setattr("axoneme.core.datapath.conntrack.AT_ONCE", at_once)
+    now_ns, old = 10_000 * 10**9, int(500 * SECOND)
+    spec = MapSpec("connections", MapKind.LRU_HASH, TUPLE[family], CONNECTION[family], 64)
+
+    def both(number: int, idle: tuple[int, int] = (old, old)) -> list[Entry]:
+        return [entry(number, idle=idle[reply], reply=reply) for reply in (False, True)]
+
+    before = arrays([one for number in range(8) for one in both(number)], family, ticks(now_ns))
+    again = arrays([*both(1, (0, 0)), *both(4, (0, old)), *both(6, (old, 0))], family, ticks(now_ns))
+    with Map.create(FakeKernel(), spec) as connections:
+        connections.update_batch(*before)
+        read = connections.items()
+
+        def read_before() -> Any:
+            connections.update_batch(*again)
+            connections.delete(entry(7, reply=True).key(family))
+            return read
+
+        monkeypatch.setattr(connections, "items", read_before)
+        found = collect(connections, TIMEOUTS, now=now_ns, family=family)
+        monkeypatch.undo()
+        left = connections.items()[0]
+    ports = np.where(left["sport"] == 80, left["dport"], left["sport"])
+    assert sorted(ports.tolist()) == [1, 1, 4, 4, 6, 6]
+    assert sorted(found.closed["sport"].tolist()) == [0, 2, 3, 5, 7]
+    assert found.expired == 9
 
 
 @pytest.mark.parametrize("family", [4, 6])

@@ -106,6 +106,16 @@ def test_batches(opened: OPEN, kind: MapKind) -> None:
     assert len(flow.items()[0]) == 0
 
 
+def test_some_entries_are_looked_up_by_their_keys(opened: OPEN) -> None:
+    flow = opened(MapKind.HASH)
+    flow.update_batch(flows(1, 2, 3), counts(10, 20, 30))
+    found, values = flow.lookup_each(flows(3, 9, 1))
+    assert found.tolist() == [True, False, True]
+    assert values["packets"].tolist() == [30, 0, 10]
+    found, values = flow.lookup_each(flows())
+    assert (len(found), len(values)) == (0, 0)
+
+
 def test_only_what_is_missing_is_added(opened: OPEN) -> None:
     numbers = opened(MapKind.HASH, u32, u32)
     numbers.update_batch([1, 2], [10, 20])
