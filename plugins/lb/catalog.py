@@ -142,14 +142,20 @@ class Catalog:
                 index[name] = None
             else:
                 index.pop(name, None)
-        for redirect in self.redirects.values():
-            if (redirect.namespace, redirect.service) == name:
-                self.touch(_own_name(redirect))
+        self._touch_redirects_of(name)
 
     def _touch_redirect(self, redirect: Redirect) -> None:
+        """Another policy for the same service may have it now, or have it no longer."""
         self.touch(_own_name(redirect))
         if redirect.service:
-            self.touch((redirect.namespace, redirect.service))
+            name = (redirect.namespace, redirect.service)
+            self.touch(name)
+            self._touch_redirects_of(name)
+
+    def _touch_redirects_of(self, service: Name) -> None:
+        for redirect in self.redirects.values():
+            if (redirect.namespace, redirect.service) == service:
+                self.touch(_own_name(redirect))
 
     def _touch_pod(self, pod: Pod) -> None:
         self.touch((pod.namespace, pod.name + HOST_PORT))
@@ -167,7 +173,8 @@ class Catalog:
         before = old.addresses if old else ()
         after = workload.addresses if workload else ()
         for address in before:
-            self._own.pop(address.packed, None)
+            if self._own.get(address.packed) == number:  # who has it since may have been told of first
+                del self._own[address.packed]
         self._own.update({address.packed: number for address in after})
         return tuple(set(before) ^ set(after))
 
@@ -200,8 +207,8 @@ class Catalog:
 
     def _has_any(self, name: Name, addresses: set[Address]) -> bool:
         service = self.service(name)
-        return service is not None and bool(
-            addresses.intersection(service.cluster_ips) or addresses.intersection(self.addresses.of(name))
+        return service is not None and not addresses.isdisjoint(
+            (*service.cluster_ips, *service.external_ips, *self.addresses.of(name))
         )
 
     # What follows
@@ -231,10 +238,11 @@ class Catalog:
             return None
         ingress, problems = self._ingress(service)
         backends = self.backends(service)
+        redirected: tuple[Port, ...] = ()
         if (redirect := self._redirect_of(name)) is not None:
-            service = evolve(service, cluster_ips=())
-            problems = [*problems, Problem(f"its ClusterIP is redirected by {redirect.name}", redirect.where)]
-        made = resolve(service, backends, self.around, ingress)
+            redirected = _ports(service.ports, redirect.ports)
+            problems = [*problems, _redirected(service, redirected, redirect)]
+        made = resolve(service, backends, self.around, ingress, redirected=redirected)
         made.problems += problems
         return made
 
@@ -305,7 +313,9 @@ class Catalog:
         for key in sorted(self.redirects):
             redirect = self.redirects[key]
             if (redirect.namespace, redirect.service) == name and self._chosen(redirect):
-                return redirect
+                service = self.service(name)
+                if service is not None and _ports(service.ports, redirect.ports):
+                    return redirect
         return None
 
     def _chosen(self, redirect: Redirect) -> list[Workload]:
@@ -354,6 +364,11 @@ def _ports(every: tuple[Port, ...], chosen: tuple[Port, ...]) -> tuple[Port, ...
     """The ports of a service that a policy redirects: all, unless it names some."""
     wanted = {(port.port, port.protocol) for port in chosen}
     return tuple(port for port in every if not wanted or (port.port, port.protocol) in wanted)
+
+
+def _redirected(service: Service, ports: tuple[Port, ...], redirect: Redirect) -> Problem:
+    what = "" if ports == service.ports else f"{', '.join(port.text for port in ports)} of "
+    return Problem(f"{what}its ClusterIP is redirected by {redirect.name}", redirect.where)
 
 
 def _to_backend(port: Port, backend_ports: tuple[Port, ...]) -> Port:

@@ -70,5 +70,6 @@ class NamespaceOperations:
 
     def _forget(self, number: int, cookie: int | None = None) -> None:
         old = self._cookies.pop(number, None)
-        if old is not None and old != cookie:
+        # A new endpoint of the same namespace may have come before the old one is gone.
+        if old is not None and old != cookie and old not in self._cookies.values():
             self._table().delete(old)

@@ -18,14 +18,15 @@ _PROTOCOLS: Final = tuple(Protocol.__members__)
 def parse_pod(envelope: Envelope) -> Pod:
     """Raises `ResourceError` with the field's place."""
     spec: Any = envelope.fields.fields("spec")
+    status = envelope.fields.value.get("status")
     containers = [*spec.each("containers", _ports, ()), *spec.each("initContainers", _ports, ())]
     found = Pod(
         namespace=envelope.namespace,
         name=envelope.name,
         node=spec.text("nodeName", ""),
-        addresses=_addresses(envelope.fields.value.get("status")),
+        addresses=_addresses(status),
         ports=()
-        if spec.flag("hostNetwork", False)
+        if spec.flag("hostNetwork", False) or _is_over(status)
         else tuple(port for ports in containers for port in ports),
         where=envelope.where(),
     )
@@ -52,6 +53,11 @@ def _port(fields: Fields) -> HostPort:
 def _host(text: str) -> Address | None:
     """None for all of the node's addresses."""
     return None if text in ("", "0.0.0.0", "::") else address(text)  # noqa: S104 - what others write
+
+
+def _is_over(status: Any) -> bool:
+    """Its containers do not run any more, and will not again: its ports and addresses are others'."""
+    return isinstance(status, dict) and status.get("phase") in ("Succeeded", "Failed")
 
 
 def _addresses(status: Any) -> tuple[Address, ...]:

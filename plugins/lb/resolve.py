@@ -91,14 +91,19 @@ def resolve(
     skips: tuple[int, ...] = (),
     kind: FrontendKind = FrontendKind.CLUSTER_IP,
     hosts: Sequence[HostPort] = (),
+    redirected: Sequence[Port] = (),
 ) -> Resolved:
     """:param ingress: addresses that a pool gave it.
     :param skips: endpoints that reach the addresses themselves.
     :param kind: what its `cluster_ips` are called.
     :param hosts: of a pod, for each of the service's ports: at which addresses of the node it is.
+    :param redirected: ports that it does not have at its `cluster_ips`, because somebody else has them there.
     """
     made = Resolved(service, Demand(), backends=backends)
-    made.fronts = [*_fronts(service, around, ingress, kind), *_host_ports(around, hosts)]
+    fronts = [*_fronts(service, around, ingress, kind), *_host_ports(around, hosts)]
+    made.fronts = (
+        [front for front in fronts if not _is_among(front, service, redirected)] if redirected else fronts
+    )
     made.demand.backends = _held(service, backends)
     balance = _balance(service, around.defaults)
     for front in made.fronts:
@@ -110,9 +115,13 @@ def resolve(
                 flags |= _SKIP_BACKENDS
             chosen = _alike(service, around.defaults) if flags & _DSR else balance
             made.demand.rows[key] = Wanted(chosen, members, flags, sources, skips)
-    made.demand.guards = _guards(made.fronts, around)
-    made.problems += _problems(service, made)
+    made.demand.guards = _guards(fronts, around)
+    made.problems += _problems(service, made, fronts)
     return made
+
+
+def _is_among(front: Front, service: Service, redirected: Sequence[Port]) -> bool:
+    return front.kind is FrontendKind.CLUSTER_IP and service.ports[front.number] in redirected
 
 
 def _fronts(
@@ -231,7 +240,7 @@ def _guards(fronts: Sequence[Front], around: Surroundings) -> tuple[RowKey, ...]
     return tuple(found)
 
 
-def _problems(service: Service, made: Resolved) -> Iterator[Problem]:
+def _problems(service: Service, made: Resolved, fronts: Sequence[Front]) -> Iterator[Problem]:
     def problem(message: str, hint: str | None = None) -> Problem:
         return Problem(message, service.where, hint)
 
@@ -241,7 +250,7 @@ def _problems(service: Service, made: Resolved) -> Iterator[Problem]:
         yield problem("a headless service has no address: there is nothing to balance")
     elif not service.ports:
         yield problem("it has no ports")
-    elif not made.fronts:
+    elif not fronts:
         yield problem("it has no address", "there is nobody here who gives it one: say clusterIP")
     elif service.type is not ServiceType.CLUSTER_IP:
         missing = [port for port in service.ports if not port.node_port]

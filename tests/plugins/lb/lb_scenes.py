@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from ipaddress import ip_address
 from typing import Any
 
 from axoneme.core.testing.agent import AgentKit, FakePlatform
+from axoneme.plugins.lb.maps import BackendFlag, Scope
+from axoneme.plugins.lb.rows import row_key
+from axoneme.plugins.lb.tables import ServiceRow
 
 #: Small maps: the kernel in memory fills its arrays with objects.
 SIZES = {
@@ -34,6 +38,32 @@ async def until(reached: Callable[[], Any]) -> Any:
         while not (answer := reached()):  # noqa: ASYNC110 -- what is waited for is in maps, which tell nobody
             await asyncio.sleep(0.005)
     return answer
+
+
+def names(made: AgentKit) -> dict[str, ServiceRow]:
+    return {row.name: row for row in made.agent.state.table("services", ServiceRow).all()}
+
+
+def row_of(made: AgentKit, address: str, port: int, scope: Scope = Scope.INTERNAL, protocol: int = 6) -> Any:
+    one = ip_address(address)
+    return made.agent.datapath.map(f"lb_services{one.version}").lookup(row_key(one, port, protocol, scope))
+
+
+def behind(made: AgentKit, address: str, port: int, scope: Scope = Scope.INTERNAL) -> list[str]:
+    """The backends that the kernel chooses from, as `address:port`; slot by slot."""
+    row = row_of(made, address, port, scope)
+    if row is None:
+        return []
+    version = ip_address(address).version
+    backends = made.agent.datapath.map(f"lb_backends{version}")
+    slots = made.agent.datapath.map("lb_slots")
+    found = []
+    for slot in range(int(row["first"]), int(row["first"] + row["count"])):
+        one = backends.lookup(slots.lookup(slot))
+        assert one["flags"] & BackendFlag.USED
+        words = b"".join(int(word).to_bytes(4, "big") for word in one["address"]["a"])
+        found.append(f"{ip_address(words)}:{int(one['port'])}")
+    return found
 
 
 def service(name: str, spec: str, *, namespace: str = "default", annotations: str = "{}") -> str:

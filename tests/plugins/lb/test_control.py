@@ -8,44 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lb_scenes import kit, service, slices, until, values
+from lb_scenes import behind, kit, names, row_of, service, slices, until, values
 
 from axoneme.core.api.wire import NotFoundError, RequestError
 from axoneme.core.records import Level
-from axoneme.core.testing.agent import AgentKit, FakePlatform
+from axoneme.core.testing.agent import FakePlatform
 from axoneme.core.workloads.endpoints import NamedPort
 from axoneme.plugins.lb import control, show
-from axoneme.plugins.lb.maps import BackendFlag, Scope, ServiceFlag
-from axoneme.plugins.lb.rows import row_key
-from axoneme.plugins.lb.tables import BackendsRow, ServiceRow
+from axoneme.plugins.lb.maps import Scope, ServiceFlag
+from axoneme.plugins.lb.tables import BackendsRow
 
 WEB = service("web", "clusterIP: 10.96.0.10, ports: [{port: 80}]")
-
-
-def names(made: AgentKit) -> dict[str, ServiceRow]:
-    return {row.name: row for row in made.agent.state.table("services", ServiceRow).all()}
-
-
-def row_of(made: AgentKit, address: str, port: int, scope: Scope = Scope.INTERNAL) -> Any:
-    one = ip_address(address)
-    return made.agent.datapath.map(f"lb_services{one.version}").lookup(row_key(one, port, 6, scope))
-
-
-def behind(made: AgentKit, address: str, port: int, scope: Scope = Scope.INTERNAL) -> list[str]:
-    """The backends that the kernel chooses from, as `address:port`; slot by slot."""
-    row = row_of(made, address, port, scope)
-    if row is None:
-        return []
-    version = ip_address(address).version
-    backends = made.agent.datapath.map(f"lb_backends{version}")
-    slots = made.agent.datapath.map("lb_slots")
-    found = []
-    for slot in range(int(row["first"]), int(row["first"] + row["count"])):
-        one = backends.lookup(slots.lookup(slot))
-        assert one["flags"] & BackendFlag.USED
-        words = b"".join(int(word).to_bytes(4, "big") for word in one["address"]["a"])
-        found.append(f"{ip_address(words)}:{int(one['port'])}")
-    return found
 
 
 async def test_a_slice_s_backends_come_change_and_go() -> None:
@@ -147,37 +120,6 @@ async def test_node_ports_follow_the_node_s_addresses_and_policies_differ_by_sco
         await made.agent.workloads.remove("web")
         await until(lambda: behind(made, "192.0.2.7", 30080, Scope.EXTERNAL) == [])
         assert len(behind(made, "192.0.2.7", 30080)) == 2, "of this node or not, the slice says it is there"
-
-
-REDIRECT = """\
-apiVersion: cilium.io/v2
-kind: CiliumLocalRedirectPolicy
-metadata: {name: dns}
-spec:
-  skipRedirectFromBackend: true
-  redirectFrontend: {serviceMatcher: {serviceName: dns, namespace: default}}
-  redirectBackend:
-    localEndpointSelector: {matchLabels: {app: cache}}
-    toPorts: [{port: "5353", protocol: TCP}]
-"""
-
-
-async def test_a_local_redirect_takes_the_cluster_ip_while_it_has_somebody() -> None:
-    original = service("dns", "clusterIP: 10.96.0.53, ports: [{port: 53}]") + slices("dns", ["10.0.0.1"], 53)
-    async with kit() as made:
-        made.resource("dns.yaml", original)
-        made.resource("redirect.yaml", REDIRECT)
-        await until(lambda: "dns:local-redirect" in names(made))
-        assert behind(made, "10.96.0.53", 53) == ["10.0.0.1:53"]
-        cache = await made.agent.workloads.add("cache", labels={"app": "cache"})
-        await until(lambda: behind(made, "10.96.0.53", 53) == [f"{cache.ipv4}:5353"])
-        row = row_of(made, "10.96.0.53", 53)
-        assert row["flags"] == ServiceFlag.SKIP_BACKENDS
-        assert made.agent.datapath.map("lb_skips").lookup(
-            {"endpoint": cache.id, "service": int(row["number"])}
-        )
-        await made.agent.workloads.remove("cache")
-        await until(lambda: behind(made, "10.96.0.53", 53) == ["10.0.0.1:53"])
 
 
 POD = """\
