@@ -28,7 +28,8 @@ def rows(
 
     `source` and `destination` are the ends as the two of them know themselves: behind a service, the backend. `service` and
     `masqueraded` are what the asker took the destination for, and what the destination takes the asker for, where that
-    is not the same; else empty. Counters are of both directions; `expires` is on the kernel's monotonic clock.
+    is not the same; else empty. Counters are of both directions; `expires`, and `source_sent` and `destination_sent`, when either end sent last (0: never,
+    as far as is known), are on the kernel's monotonic clock, in seconds.
 
     :param translated: only those whose packets get another source.
     """
@@ -49,6 +50,9 @@ def rows(
             row["expires"] = int(now_ns / 1e9 + seconds)
             row["remaining"] = max(int(seconds), 0)
             row["age"] = _seconds(now - row.pop("created"))
+            for sender in ("source", "destination"):
+                seen = row[f"{sender}_sent"]
+                row[f"{sender}_sent"] = 0 if seen is None else int(now_ns / 1e9 - _seconds(now - seen))
             yield row
 
 
@@ -78,6 +82,8 @@ def _row(keys: Rows, values: Rows, ask: int, answer: int) -> dict[str, Any]:
         "service_id": int(value["service"]),
         "backend_id": int(value["backend"]),
         "created": int(value["created"]),
+        "source_sent": None if ask == _NONE else int(values[ask]["last_seen"]),
+        "destination_sent": None if answer == _NONE else int(values[answer]["last_seen"]),
     }
 
 

@@ -50,7 +50,7 @@ def _frontends(engine: Engine, made: Resolved) -> Iterator[dict[str, Any]]:
             "affinity": service.affinity,
             "internal_traffic_policy": "Local" if service.internal_local else "Cluster",
             "external_traffic_policy": "Local" if service.external_local else "Cluster",
-            "backends": [_backend(engine, one, why) for one, why in _pairs(judged)],
+            "backends": _backends(engine, judged),
             "problems": _problems(engine, made),
         }
     if not made.fronts:
@@ -109,6 +109,17 @@ def _judged(made: Resolved, front: Front, scope: Scope) -> Judged:
 
 def _pairs(judged: Judged) -> Iterator[tuple[Candidate, Why]]:
     return zip(judged.candidates, judged.reasons, strict=True)
+
+
+#: Whoever is passed over for these reasons would get connections if there were nobody nearer.
+_FAR = (Why.REMOTE, Why.ZONE, Why.NODE)
+
+
+def _backends(engine: Engine, judged: Judged) -> list[dict[str, Any]]:
+    """With `affinity`: `preferred` to others that are `far`, or empty."""
+    some_far = any(why in _FAR for why in judged.reasons)
+    words = dict.fromkeys(_FAR, "far") | ({Why.USED: "preferred"} if some_far else {})
+    return [_backend(engine, one, why) | {"affinity": words.get(why, "")} for one, why in _pairs(judged)]
 
 
 def _backend(engine: Engine, one: Candidate, why: Why) -> dict[str, Any]:

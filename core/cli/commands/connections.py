@@ -20,7 +20,23 @@ _PROTOCOLS: Final = {"ICMP": 1, "TCP": 6, "UDP": 17, "ICMPv6": 58, "SCTP": 132}
 #: FIN and RST.
 _ENDS: Final = 1 | 4
 
-_SCOPE = click.argument("scope", default="global", type=click.Choice(["global"]))
+
+def _one_cluster(_context: click.Context, _parameter: click.Parameter, words: tuple[str, ...]) -> None:
+    """What `cilium-dbg` takes here. It has a table for each cluster of a mesh; there is only one here."""
+    if words and words[0] == "cluster":
+        raise click.UsageError("there is one cluster here; 'global', or nothing, is all of its connections")
+    if words not in ((), ("global",)):
+        raise click.UsageError(f"{' '.join(words)!r} is no table of connections; there is 'global'")
+
+
+_SCOPE = click.argument(
+    "scope",
+    nargs=-1,
+    metavar="[global]",
+    expose_value=False,
+    callback=_one_cluster,
+    shell_complete=lambda *_: ["global"],
+)
 _ADDRESS = click.option(
     "--address", default="", metavar="ADDRESS[:PORT]", help="Only connections of this end."
 )
@@ -34,13 +50,13 @@ _PROTOCOL = click.option("--protocol", default="", help="Only this protocol, suc
 @_PROTOCOL
 @output_option
 @click.pass_obj
-def ct_list(session: Session, scope: str, time_diff: bool, address: str, protocol: str, output: str) -> None:
+def ct_list(session: Session, time_diff: bool, address: str, protocol: str, output: str) -> None:
     """List the connection table.
 
     A connection is a line OUT if its source is on this node, and a line IN if its destination is; one through a service
     is a line SVC as well, with the address that was asked for. `expires` is in seconds since the machine started. Packets and
     bytes are of both directions; Rx is what the end on this line received, Tx what it sent. Of TCP's flags SYN, FIN and RST are
-    remembered. There are no LastRxReport and LastTxReport: reports are not made per entry.
+    remembered. LastRxReport and LastTxReport are when the last packet came, in seconds like `expires`; 0: none did.
     """
     rows = _rows(session, address=address, protocol=protocol)
     entries = ((kind, row) for row in rows for kind in _kinds(row))
@@ -50,12 +66,13 @@ def ct_list(session: Session, scope: str, time_diff: bool, address: str, protoco
 @click.command()
 @_SCOPE
 @click.pass_obj
-def ct_flush(session: Session, scope: str) -> None:
+def ct_flush(session: Session) -> None:
     """Forget all connections: their next packets are decided anew, and translations begin anew."""
     _flush(session, translated=False)
 
 
 @click.command()
+@_SCOPE
 @_ADDRESS
 @_PROTOCOL
 @output_option
@@ -63,7 +80,7 @@ def ct_flush(session: Session, scope: str) -> None:
 def nat_list(session: Session, address: str, protocol: str, output: str) -> None:
     """List the connections whose packets go on with another source, a line for each direction.
 
-    `Created` is when the connection began. There is no NeedsCT: a translation is part of its connection's entry.
+    `Created` is when the connection began. `NeedsCT` is always 1: a translation is part of its connection's entry.
     """
     rows = _rows(session, address=address, protocol=protocol, translated=True)
     entries = ((kind, row) for row in rows for kind in ("OUT", "IN"))
@@ -71,6 +88,7 @@ def nat_list(session: Session, address: str, protocol: str, output: str) -> None
 
 
 @click.command()
+@_SCOPE
 @click.pass_obj
 def nat_flush(session: Session) -> None:
     """Forget all connections whose packets get other addresses, services' included: their translations begin anew."""
@@ -113,6 +131,8 @@ class _Flag(enum.IntFlag):
 
     RxClosing = 1
     TxClosing = 2
+    LBLoopback = 8
+    NodePort = 32
     ProxyRedirect = 64
 
 
@@ -123,7 +143,8 @@ def _ct_line(kind: str, row: Row, *, time_diff: bool = False) -> str:
     return (
         f"{row['protocol']} {kind} {row['source']} -> {_asked(kind, row)} expires={value['Lifetime']}{left} "
         f"Packets={value['Packets']} Bytes={value['Bytes']} RxFlagsSeen={value['RxFlagsSeen']:#04x} "
-        f"TxFlagsSeen={value['TxFlagsSeen']:#04x} Flags={value['Flags']:#06x} [ {names}] RevNAT={value['RevNAT']} "
+        f"LastRxReport={value['LastRxReport']} TxFlagsSeen={value['TxFlagsSeen']:#04x} "
+        f"LastTxReport={value['LastTxReport']} Flags={value['Flags']:#06x} [ {names}] RevNAT={value['RevNAT']} "
         f"SourceSecurityID={value['SourceSecurityID']} BackendID={value['BackendID']}"
     )
 
@@ -139,10 +160,15 @@ def _ct_record(kind: str, row: Row) -> dict[str, Any]:
 
 def _ct_value(kind: str, row: Row) -> dict[str, Any]:
     sides = row["destination_flags"], row["source_flags"]
+    times = row["destination_sent"], row["source_sent"]
     received, sent = reversed(sides) if kind == "IN" else sides
+    last_received, last_sent = reversed(times) if kind == "IN" else times
     flags = (
         _Flag.RxClosing * bool(received & _ENDS)
         | _Flag.TxClosing * bool(sent & _ENDS)
+        | _Flag.LBLoopback
+        * bool(row["service"] and row["source_endpoint"] == row["destination_endpoint"] != 0)
+        | _Flag.NodePort * bool(row["service"] and not row["source_endpoint"])
         | _Flag.ProxyRedirect * bool(row["proxied"])
     )
     return {
@@ -153,6 +179,8 @@ def _ct_value(kind: str, row: Row) -> dict[str, Any]:
         "RevNAT": row["service_id"],
         "TxFlagsSeen": sent,
         "RxFlagsSeen": received,
+        "LastTxReport": last_sent,
+        "LastRxReport": last_received,
         "SourceSecurityID": row["source_identity"],
         "DestinationSecurityID": row["destination_identity"],
         "BackendID": row["backend_id"],
@@ -186,13 +214,11 @@ def _mapping(kind: str, row: Row) -> tuple[str, str, str]:
 def _nat_line(kind: str, row: Row) -> str:
     source, destination, other = _mapping(kind, row)
     side = "SRC" if kind == "OUT" else "DST"
-    return (
-        f"{row['protocol']} {kind} {source} -> {destination} XLATE_{side} {other} Created={row['age']}sec ago"
-    )
+    return f"{row['protocol']} {kind} {source} -> {destination} XLATE_{side} {other} Created={row['age']}sec ago NeedsCT=1"
 
 
 def _nat_record(kind: str, row: Row) -> dict[str, Any]:
     source, destination, other = _mapping(kind, row)
     address, port = _parts(other)
-    value = {"Addr": address, "Port": port, "Age": row["age"]}
+    value = {"Addr": address, "Port": port, "Age": row["age"], "NeedsCT": 1}
     return {"Key": _key(kind, row["protocol"], source, destination), "Value": value}

@@ -17,7 +17,18 @@ def state(backend: Row) -> str:
 
 def listed(row: Row) -> Iterator[Row]:
     """The backends that Cilium would list: those in use, and those that keep what they have, or are drained."""
-    return (one for one in row["backends"] if one["used"] or one["state"] in ("terminating", "drained"))
+    return (one for one in row["backends"] if _is_listed(one))
+
+
+def preferences(row: Row) -> Iterator[tuple[Row, str]]:
+    """The same with those that others are preferred to, and what `--clustermesh-affinity` says of each."""
+    for one in row["backends"]:
+        if _is_listed(one) or one["affinity"]:
+            yield one, " (preferred)" if one["affinity"] == "preferred" else ""
+
+
+def _is_listed(one: Row) -> bool:
+    return bool(one["used"] or one["state"] in ("terminating", "drained"))
 
 
 def service(row: Row) -> dict[str, Any]:
@@ -53,7 +64,7 @@ def _backend(one: Row) -> dict[str, Any]:
     return {
         **place(one["address"]),
         **{name: value for name, value in known.items() if value},
-        "preferred": one["used"],
+        "preferred": one["affinity"] == "preferred",
         "state": state(one),
         "weight": one["weight"],
     }

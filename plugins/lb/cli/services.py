@@ -36,9 +36,17 @@ _BACKENDS = (
 @click.option(
     "--problems", is_flag=True, help="Only services of which something has no effect, and what; wide."
 )
+@click.option(
+    "--clustermesh-affinity",
+    "affinity",
+    is_flag=True,
+    help="Also list backends that nearer ones are preferred to, and say which are preferred.",
+)
 @wide_output_option
 @click.pass_obj
-def service_list(session: Session, namespace: str, kind: str, problems: bool, output: str) -> None:
+def service_list(
+    session: Session, namespace: str, kind: str, problems: bool, affinity: bool, output: str
+) -> None:
     """List services by frontend, with their backends.
 
     Wide also has the service's name, backends that get no new connections, why they don't, and what of a service has no
@@ -54,7 +62,7 @@ def service_list(session: Session, namespace: str, kind: str, problems: bool, ou
     ]
     if problems and output == Format.TABLE:
         output = Format.WIDE
-    _print(rows, output)
+    _print(rows, output, affinity=affinity)
 
 
 @click.command(name="get")
@@ -70,14 +78,14 @@ def service_get(session: Session, service: str, output: str) -> None:
         _print(rows, output)
 
 
-def _print(rows: list[Row], output: str) -> None:
+def _print(rows: list[Row], output: str, *, affinity: bool = False) -> None:
     if output in (Format.JSON, Format.YAML):
         emit([models.service(row) for row in rows], output)
     elif output == Format.WIDE:
         _table(_WIDE, (line for row in rows for line in _wide(row)))
     else:
         # Those without an address, such as headless ones, are nothing that could be reached.
-        _table(_HEADINGS, (line for row in rows if row["frontend"] for line in _lines(row)))
+        _table(_HEADINGS, (line for row in rows if row["frontend"] for line in _lines(row, affinity)))
 
 
 def _table(headings: tuple[str, ...], lines: Iterator[tuple[str, ...]]) -> None:
@@ -88,11 +96,12 @@ def _table(headings: tuple[str, ...], lines: Iterator[tuple[str, ...]]) -> None:
         click.echo("no services", err=True)
 
 
-def _lines(row: Row) -> Iterator[tuple[str, ...]]:
+def _lines(row: Row, affinity: bool) -> Iterator[tuple[str, ...]]:
     """A line per backend; the first one has the service's own columns."""
+    listed = models.preferences(row) if affinity else ((one, "") for one in models.listed(row))
     backends = [
-        f"{number} => {one['address']} ({models.state(one)})"
-        for number, one in enumerate(models.listed(row), 1)
+        f"{number} => {one['address']} ({models.state(one)}){preferred}"
+        for number, (one, preferred) in enumerate(listed, 1)
     ]
     own = (str(row["id"] or "-"), row["frontend"], row["type"])
     return _spread(own, backends)

@@ -38,7 +38,7 @@ def shell(kit: AgentKit, capsys: pytest.CaptureFixture[str]) -> Shell:
     return shell
 
 
-def enter(kit: AgentKit, source: Any, destination: Any, goes: Any = None, **value: Any) -> None:
+def enter(kit: AgentKit, source: Any, destination: Any, goes: Any = None, ago: int = 0, **value: Any) -> None:
     now = (time.clock_gettime_ns(time.CLOCK_MONOTONIC) >> TICK_SHIFT) & 0xFFFFFFFF
     if goes is not None:
         value["flags"] = value.get("flags", 0) | ConnectionFlag.NAT
@@ -49,13 +49,14 @@ def enter(kit: AgentKit, source: Any, destination: Any, goes: Any = None, **valu
             "saddr": {"a": (source[0],)}, "daddr": {"a": (destination[0],)},
             "sport": source[1], "dport": destination[1], "protocol": 6,
         },
-        {"last_seen": now, "created": now, "packets": 2, "bytes": 100, "source_identity": 300, **value},
+        {"last_seen": now - ago & 0xFFFFFFFF, "created": now, "packets": 2, "bytes": 100, "source_identity": 300, **value},
     )  # fmt: skip
 
 
 async def test_connections(kit: AgentKit, shell: Shell) -> None:
     local = {"source_endpoint": 1, "destination_endpoint": 2}
-    enter(kit, CLIENT, VIP, (CLIENT, BACKEND), service=7, backend=3, tcp_sent=3, tcp_seen=2, **local)
+    earlier = 100 * 10**9 >> TICK_SHIFT
+    enter(kit, CLIENT, VIP, (CLIENT, BACKEND), earlier, service=7, backend=3, tcp_sent=3, tcp_seen=2, **local)
     enter(kit, BACKEND, CLIENT, (VIP, CLIENT), flags=ConnectionFlag.REPLY, service=7, backend=3)
     enter(kit, CLIENT, WORLD, (NODE, WORLD), source_endpoint=1)
     lines = await shell("ct", "list", "global")
@@ -67,11 +68,20 @@ async def test_connections(kit: AgentKit, shell: Shell) -> None:
     ]
     form = (
         r"TCP OUT 10\.0\.0\.1:4000 -> 10\.0\.0\.2:8080 expires=\d+ Packets=4 Bytes=200 RxFlagsSeen=0x02 "
-        r"TxFlagsSeen=0x03 Flags=0x0002 \[ TxClosing \] RevNAT=7 SourceSecurityID=300 BackendID=3"
+        r"LastRxReport=(\d+) TxFlagsSeen=0x03 LastTxReport=(\d+) Flags=0x0002 \[ TxClosing \] RevNAT=7 SourceSecurityID=300 BackendID=3"
     )
-    assert any(re.fullmatch(form, line) for line in lines)
+    (found,) = [match for line in lines if (match := re.fullmatch(form, line))]
+    for when, earlier in zip(found.groups(), (0, 100), strict=True):
+        assert abs(time.clock_gettime(time.CLOCK_MONOTONIC) - earlier - int(when)) < 5
+    assert all("LastRxReport=0 " in line for line in lines if " OUT " in line and "1.1.1.1" in line), (
+        "no answer"
+    )
     incoming = next(line for line in lines if " IN " in line)
-    assert "RxFlagsSeen=0x03 TxFlagsSeen=0x02 Flags=0x0001 [ RxClosing ]" in incoming
+    assert re.search(
+        r"RxFlagsSeen=0x03 LastRxReport=\d+ TxFlagsSeen=0x02 LastTxReport=\d+ Flags=0x0001 \[ RxClosing \]",
+        incoming,
+    )
+    assert int(re.findall("LastRxReport=([0-9]+)", incoming)[0]) == int(found[2])
     assert all(
         re.search(r"expires=\d+ \(remaining: \d+ sec\(s\)\) P", line)
         for line in await shell("ct", "ls", "-d")
@@ -90,12 +100,12 @@ async def test_translations_and_flushing(kit: AgentKit, shell: Shell) -> None:
     enter(kit, WORLD, NODE, (WORLD, CLIENT), flags=ConnectionFlag.REPLY)
     enter(kit, (CLIENT[0], 4001), BACKEND)
     assert [re.sub(r"\d+sec", "Nsec", line) for line in await shell("nat", "list")] == [
-        "TCP OUT 10.0.0.1:4000 -> 1.1.1.1:443 XLATE_SRC 192.168.0.1:5000 Created=Nsec ago",
-        "TCP IN 1.1.1.1:443 -> 192.168.0.1:5000 XLATE_DST 10.0.0.1:4000 Created=Nsec ago",
+        "TCP OUT 10.0.0.1:4000 -> 1.1.1.1:443 XLATE_SRC 192.168.0.1:5000 Created=Nsec ago NeedsCT=1",
+        "TCP IN 1.1.1.1:443 -> 192.168.0.1:5000 XLATE_DST 10.0.0.1:4000 Created=Nsec ago NeedsCT=1",
     ]
     records = json.loads("\n".join(await shell("nat", "list", "-o", "json")))
-    assert [(one["Value"]["Addr"], one["Value"]["Port"]) for one in records] == [
-        ("192.168.0.1", 5000), ("10.0.0.1", 4000),
+    assert [(one["Value"]["Addr"], one["Value"]["Port"], one["Value"]["NeedsCT"]) for one in records] == [
+        ("192.168.0.1", 5000, 1), ("10.0.0.1", 4000, 1),
     ]  # fmt: skip
     assert await shell("nat", "flush") == [
         "Flushed 3 entries from connections4", "Flushed 0 entries from connections6",
@@ -103,3 +113,30 @@ async def test_translations_and_flushing(kit: AgentKit, shell: Shell) -> None:
     assert len(await shell("ct", "list")) == 1
     assert (await shell("ct", "flush", "global"))[0] == "Flushed 1 entries from connections4"
     assert await shell("ct", "list") == []
+
+
+async def test_flags_that_follow_from_the_ends(kit: AgentKit, shell: Shell) -> None:
+    enter(
+        kit, CLIENT, VIP, ((0xA9FE2A01, 4000), CLIENT), service=7, source_endpoint=1, destination_endpoint=1
+    )
+    enter(kit, WORLD, VIP, (WORLD, BACKEND), service=7, destination_endpoint=2)
+    flags = {
+        line.split(" -> ")[0]: re.findall(r"Flags=(.*) RevNAT", line)[0] for line in await shell("ct", "list")
+    }
+    assert flags == {
+        "TCP IN 10.0.0.1:4000": "0x0008 [ LBLoopback ]", "TCP OUT 10.0.0.1:4000": "0x0008 [ LBLoopback ]",
+        "TCP SVC 10.0.0.1:4000": "0x0008 [ LBLoopback ]", "TCP IN 1.1.1.1:443": "0x0020 [ NodePort ]",
+        "TCP SVC 1.1.1.1:443": "0x0020 [ NodePort ]",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["ct list", "ct flush", "nat list", "nat flush"])
+async def test_there_is_one_cluster(kit: AgentKit, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    def run(*words: str) -> int:
+        return main.run(["--socket", str(kit.agent.socket), "bpf", *command.split(), *words])
+
+    assert await asyncio.to_thread(run, "global") == 0
+    assert await asyncio.to_thread(run, "cluster", "3") == 2
+    assert "one cluster" in capsys.readouterr().err
+    assert await asyncio.to_thread(run, "endpoint", "3") == 2
+    assert "there is 'global'" in capsys.readouterr().err

@@ -109,7 +109,7 @@ async def test_services_as_json(shell: Shell) -> None:
     }  # fmt: skip
     first = model["spec"]["backend-addresses"][0]
     assert first == {
-        "ip": "10.0.0.1", "port": 8080, "protocol": "TCP", "nodeName": "other", "preferred": True, "state": "active",
+        "ip": "10.0.0.1", "port": 8080, "protocol": "TCP", "nodeName": "other", "preferred": False, "state": "active",
         "weight": 1,
     }  # fmt: skip
     number = model["spec"]["id"]
@@ -118,6 +118,34 @@ async def test_services_as_json(shell: Shell) -> None:
     headless = next(one for one in models if one["spec"]["flags"]["name"] == "headless")
     assert "realized" not in headless["status"]
     assert headless["status"]["problems"]
+
+
+async def test_whom_others_are_passed_over_for(made: AgentKit, shell: Shell) -> None:
+    here = made.agent.settings.node.node_name()
+    text = service("near", "clusterIP: 10.96.0.30, internalTrafficPolicy: Local, ports: [{port: 80}]")
+    rows = ["10.0.0.5 nodeName: other", f"10.0.0.6 nodeName: {here}"]
+    made.resource("near.yaml", text + slices("near", rows))
+    await until(lambda: len(control.of(made.agent.context("lb")).engine.resolved) == 4)
+
+    async def near(*more: str) -> list[str]:
+        lines = (await shell("service", "list", *more)).splitlines()
+        at = next(number for number, line in enumerate(lines) if " 10.96.0.30:80/TCP " in line)
+        start = lines[0].index("Backend")
+        return [lines[at][start:], *(line[start:] for line in lines[at + 1 : at + 2] if line[0] == " ")]
+
+    assert await near() == ["1 => 10.0.0.6:8080/TCP (active)"]
+    assert await near("--clustermesh-affinity") == [
+        "1 => 10.0.0.5:8080/TCP (active)", "2 => 10.0.0.6:8080/TCP (active) (preferred)",
+    ]  # fmt: skip
+    plain = [
+        line
+        for line in (await shell("service", "list", "--clustermesh-affinity")).splitlines()
+        if "10.0.0.1:" in line
+    ]
+    assert plain, "where nobody is passed over"
+    assert not any("preferred" in line for line in plain)
+    models = json.loads(await shell("service", "get", "near", "-o", "json"))
+    assert [one["preferred"] for one in models[0]["spec"]["backend-addresses"]] == [True]
 
 
 async def texts(shell: Shell, *arguments: str) -> Any:
