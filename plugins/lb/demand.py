@@ -33,6 +33,7 @@ class Wanted:
     """A row that a service wants.
 
     :param members: its backends and their weights, sorted.
+    :param rank: of those who want the same row, the lowest has it.
     """
 
     balance: Balance
@@ -40,6 +41,7 @@ class Wanted:
     flags: int = 0
     sources: tuple[Network, ...] = ()
     skips: tuple[int, ...] = ()
+    rank: int = 0
 
 
 @define(eq=False)

@@ -88,7 +88,7 @@ class Engine:
 
     def _close(self, name: Name, demand: Demand) -> Mapping[RowKey, Name]:
         """A service that finds no room has no backends: its clients are told so, rather than led to whoever has its address."""
-        rows = {key: Wanted(row.balance, (), row.flags) for key, row in demand.rows.items()}
+        rows = {key: Wanted(row.balance, (), row.flags, rank=row.rank) for key, row in demand.rows.items()}
         try:
             applied = self.image.apply(name, Demand(rows, {}, demand.guards))
         except LimitError:  # not even its addresses fit

@@ -61,8 +61,10 @@ class Image:
         self._size = {4: 0, 6: 0}
         self._guards: Counter[RowKey] = Counter()
         self._demands: dict[Name, Demand] = {}
-        self._owners: dict[RowKey, Name] = {}
+        self._owners: dict[RowKey, tuple[int, Name]] = {}
+        #: Who would have a row if its owner had it not, and which rows that are, by name.
         self._contenders: dict[RowKey, set[Name]] = {}
+        self._contended: dict[Name, Mapping[RowKey, Name]] = {}
         self._slot_writes: dict[int, bytes] = {}
         self._writes: dict[RowKey, bytes] = {}
         self._drops: dict[RowKey, None] = {}
@@ -86,7 +88,8 @@ class Image:
 
     def owner(self, key: RowKey) -> Name | None:
         """The service that has the row."""
-        return self._owners.get(key)
+        claim = self._owners.get(key)
+        return None if claim is None else claim[1]
 
     def shares(self, key: RowKey) -> dict[BackendKey, int]:
         """How many slots each backend of a row has."""
@@ -136,10 +139,12 @@ class Image:
         rows = demand.rows
         self._check_room(old, rows, demand)
         used = self._reserve(rows, demand)
+        self._contend(name, taken)
+        again = stolen
         for key, row in rows.items():
-            self._owners[key] = name
+            again |= self._own(key, (row.rank, name))
             self._write(key, row, used[key])
-        again = stolen | self._leave(name, old, rows)
+        again |= self._leave(name, old, rows)
         for guard in demand.guards:
             self._guard(guard)
         for guard in old.guards:
@@ -153,18 +158,35 @@ class Image:
         return Applied(taken, frozenset(again))
 
     def _conflicts(self, name: Name, demand: Demand) -> tuple[dict[RowKey, Name], set[Name]]:
-        """Rows that others keep, and those who lose theirs: the first by name has it, whoever came first."""
+        """Rows that others keep, and those who lose theirs: the first by rank and name has it, whoever came first."""
         taken, stolen = {}, set()
-        for key in demand.rows:
-            owner = self._owners.get(key)
-            if owner is None or owner == name:
+        for key, row in demand.rows.items():
+            claim = self._owners.get(key)
+            if claim is None or claim[1] == name:
                 continue
-            if owner < name:
-                taken[key] = owner
-                self._contenders.setdefault(key, set()).add(name)
+            if claim < (row.rank, name):
+                taken[key] = claim[1]
             else:
-                stolen.add(owner)
+                stolen.add(claim[1])
         return taken, stolen
+
+    def _contend(self, name: Name, taken: Mapping[RowKey, Name]) -> None:
+        """It would have these rows, and no others."""
+        for key in self._contended.pop(name, ()):
+            if (names := self._contenders.get(key)) is not None:
+                names.discard(name)
+                if not names:
+                    del self._contenders[key]
+        for key in taken:
+            self._contenders.setdefault(key, set()).add(name)
+        if taken:
+            self._contended[name] = taken
+
+    def _own(self, key: RowKey, claim: tuple[int, Name]) -> set[Name]:
+        """The row is somebody's. Returns who may have more right to it, if its owner's is less than it was."""
+        before = self._owners.get(key)
+        self._owners[key] = claim
+        return set(self._contenders.get(key, ())) if before is not None and before < claim else set()
 
     def _check_room(self, old: Demand, rows: Mapping[RowKey, Wanted], demand: Demand) -> None:
         new = [family_of(key) for key in (*rows, *demand.guards) if key not in self.rows]
@@ -200,9 +222,9 @@ class Image:
         """Drops the rows that are not wanted any more; returns who waits for one of them."""
         waiting: set[Name] = set()
         for key in old.rows:
-            if key not in rows and self._owners.get(key) == name:
+            if key not in rows and self.owner(key) == name:
                 del self._owners[key]
-                waiting |= self._contenders.pop(key, set())
+                waiting |= self._contenders.get(key, set())
                 self._drop_row(key)
         waiting.discard(name)
         return waiting

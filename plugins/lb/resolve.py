@@ -107,6 +107,7 @@ def resolve(
     made.demand.backends = _held(service, backends)
     balance = _balance(service, around.defaults)
     for front in made.fronts:
+        rank = _RANKS[front.kind]
         for scope, key in front.keys(service):
             local = _local_only(service, front.kind, scope)
             members = _members(made, around.defaults, front, local)
@@ -114,7 +115,9 @@ def resolve(
             if skips:
                 flags |= _SKIP_BACKENDS
             chosen = _alike(service, around.defaults) if flags & _DSR else balance
-            made.demand.rows[key] = Wanted(chosen, members, flags, sources, skips)
+            before = made.demand.rows.get(key)
+            if before is None or rank <= before.rank:
+                made.demand.rows[key] = Wanted(chosen, members, flags, sources, skips, rank)
     made.demand.guards = _guards(fronts, around)
     made.problems += _problems(service, made, fronts)
     return made
@@ -224,6 +227,23 @@ def _flags(
     if front.kind is FrontendKind.LOAD_BALANCER and service.source_ranges:
         return flags | _SOURCE_RANGES, service.source_ranges
     return flags, ()
+
+
+#: Who has an address and port that several services want. What a namespace's owner may say of any address (externalIPs)
+#: comes after all that is given out: else he could have other namespaces' traffic (CVE-2020-8554).
+_RANKS: Final = {
+    kind: rank
+    for rank, kind in enumerate(
+        (
+            FrontendKind.LOCAL_REDIRECT,
+            FrontendKind.CLUSTER_IP,
+            FrontendKind.LOAD_BALANCER,
+            FrontendKind.NODE_PORT,
+            FrontendKind.HOST_PORT,
+            FrontendKind.EXTERNAL_IPS,
+        )
+    )
+}
 
 
 _GUARDED: Final = (FrontendKind.CLUSTER_IP, FrontendKind.LOAD_BALANCER)

@@ -157,6 +157,24 @@ async def test_host_ports_of_pods_of_this_node() -> None:
         ]
 
 
+async def test_an_external_ip_takes_no_other_service_s_cluster_ip() -> None:
+    """CVE-2020-8554: whoever may write a service could have any namespace's traffic."""
+    thief = service("aaa", "externalIPs: [10.96.0.10], ports: [{port: 80}]", namespace="aaa")
+    async with kit() as made:
+        path = made.resource("aaa.yaml", thief + slices("aaa", ["10.6.6.6"], namespace="aaa"))
+        await until(lambda: behind(made, "10.96.0.10", 80) == ["10.6.6.6:8080"])
+        made.resource("web.yaml", WEB + slices("web", ["10.0.0.1"]))
+        await until(lambda: behind(made, "10.96.0.10", 80) == ["10.0.0.1:8080"])
+        (problem,) = await until(lambda: names(made)["aaa"].problems)
+        assert problem.message == "10.96.0.10:80/TCP belongs to default/web"
+        path.unlink()
+        await until(lambda: "aaa" not in names(made))
+        own = WEB.replace("ports", "externalIPs: [10.96.0.10], internalTrafficPolicy: Local, ports")
+        made.resource("web.yaml", own + slices("web", ["10.0.0.1"]))
+        await until(lambda: row_of(made, "10.96.0.10", 80, Scope.EXTERNAL) is not None)
+        assert behind(made, "10.96.0.10", 80) == [], "inside, its address is its ClusterIP first"
+
+
 async def test_pools_that_overlap_are_said_where_people_look() -> None:
     pool = "apiVersion: cilium.io/v2\nkind: CiliumLoadBalancerIPPool\nmetadata: {{name: {}}}\nspec: {{blocks: [{{cidr: 192.0.2.0/{}}}]}}\n---\n"
     async with kit() as made:

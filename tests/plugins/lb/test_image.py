@@ -33,12 +33,13 @@ def demand(
     affinity: int = 0,
     sources: int = 0,
     guard: bool = False,
+    rank: int = 0,
 ) -> Demand:
     """A service with these frontends, and these backends with their weights."""
     keys = {backend_key(vip(1000 + number), 80, 6): weight for number, weight in members}
     balance = Balance(algorithm, 251 if algorithm is Algorithm.MAGLEV else 0, affinity)
     ranges = tuple(IPv4Network((0xC0000000 + 256 * at, 24)) for at in range(sources))
-    wanted = Wanted(balance, tuple(sorted(keys.items())), 0, ranges)
+    wanted = Wanted(balance, tuple(sorted(keys.items())), 0, ranges, rank=rank)
     made = {row_key(vip(row), 80, 6, Scope.INTERNAL): wanted for row in rows}
     guards = tuple({row_key(vip(row), 0, 0, Scope.INTERNAL): None for row in rows}) if guard else ()
     return Demand(made, dict.fromkeys(keys, (False, True)), guards)
@@ -57,6 +58,7 @@ demands = st.builds(
     affinity=st.sampled_from([0, 10]),
     sources=st.integers(0, 2),
     guard=st.booleans(),
+    rank=st.integers(0, 2),
 )
 steps = st.lists(
     st.tuples(st.sampled_from(["a", "b", "c", "d"]), demands, st.sampled_from([0.0, CLEAR, 2 * GRACE])),
@@ -91,10 +93,13 @@ def test_at_every_write_each_row_leads_to_what_was_or_is_wanted(changes: list[An
 
 
 def check_final(image: Image, maps: Maps, applied: dict[str, Demand]) -> None:
-    owners: dict[bytes, str] = {}
-    for name in sorted(applied):
-        for key in applied[name].rows:
-            owners.setdefault(key, name)
+    claims: dict[bytes, list[tuple[int, str]]] = {}
+    for name, each in applied.items():
+        for key, row in each.rows.items():
+            claims.setdefault(key, []).append((row.rank, name))
+    owners = {key: min(found)[1] for key, found in claims.items()}
+    waiting = {key: {("", name) for _, name in sorted(found)[1:]} for key, found in claims.items()}
+    assert image._contenders == {key: names for key, names in waiting.items() if names}
     guards = {key for each in applied.values() for key in each.guards}
     assert maps.rows.keys() == owners.keys() | guards
     for key, name in owners.items():
@@ -108,15 +113,22 @@ def check_final(image: Image, maps: Maps, applied: dict[str, Demand]) -> None:
 
 
 def check_restart(maps: Maps, applied: dict[str, Demand]) -> None:
-    """The next agent comes to the same and finds nothing to write but what rests."""
-    again = Image(SMALL, maps.found())
-    for name in sorted(applied):
-        again.apply(("", name), applied[name])
+    """The next agent comes to the same and finds nothing to write but what rests.
+
+    Only a row that somebody claims who comes first by name, but not by rank, is written again, as it is.
+    """
+    again, late = Image(SMALL, maps.found()), set()
+    pending = sorted(applied)
+    while pending:
+        changed = again.apply(("", pending[0]), applied[pending[0]]).again
+        late |= changed
+        pending = [*pending[1:], *(name for _, name in sorted(changed))]
     again.prune()
     writes = again.take_writes(0.0)
-    assert not writes.rows
+    assert all(maps.rows[key] == value for key, value in writes.rows.items())
+    assert late or not writes.rows
     assert not writes.drop_rows
-    assert not writes.slots
+    assert late or not writes.slots
     assert not writes.backends
     assert not any(writes.entries.values())
     assert not any(writes.drop_entries.values())
@@ -201,3 +213,19 @@ def test_a_backend_is_terminating_only_when_it_is_for_all() -> None:
     assert image.take_writes(0.0).backends[1][-2] == 5
     image.apply(("", "b"), Demand())
     assert image.take_writes(0.0).backends[1][-2] == 7
+
+
+def test_a_row_is_whose_kind_has_more_right_to_it_whoever_comes_first() -> None:
+    """And he who no longer has that kind gives way."""
+    image, high, low = Image(SMALL), demand([1], [(1, 1)], rank=1), demand([1], [(2, 1)], rank=5)
+    key = row_key(vip(1), 80, 6, Scope.INTERNAL)
+    assert not image.apply(("a", "thief"), low).taken
+    assert image.apply(("z", "dns"), high).again == {("a", "thief")}
+    assert image.apply(("a", "thief"), low).taken == {key: ("z", "dns")}
+    assert image.owner(key) == ("z", "dns")
+    assert image.apply(("z", "dns"), demand([1], [(1, 1)], rank=5)).again == {("a", "thief")}
+    assert image.apply(("a", "thief"), low).again == {("z", "dns")}
+    assert image.apply(("z", "dns"), demand([1], [(1, 1)], rank=5)).taken == {key: ("a", "thief")}
+    assert not image.apply(("z", "dns"), Demand()).taken
+    assert image._contenders == {}
+    assert image._contended == {}
