@@ -89,6 +89,10 @@ static long (*redirect_neigh)(u32 ifindex, void *neighbor, int size, u64 flags) 
 #define ICMPV6_ECHO_REQUEST 128
 #define ICMPV6_ECHO_REPLY 129
 
+/* Messages with an identifier (RFC 792, RFC 4443, RFC 8335): bits by type, those of IPv6 from 128 on. */
+#define ICMP_QUERIES4 (1ull << 0 | 1ull << 8 | 0x3full << 13 | 3ull << 42)
+#define ICMP_QUERIES6 (3ull << 0 | 3ull << 32)
+
 #define TCP_FIN 1
 #define TCP_SYN 2
 #define TCP_RST 4

@@ -22,6 +22,8 @@ INLINE int F(fragment)(struct F(packet) *p, __be32 id, bool first)
 	struct fragment_ports *known, ports;
 	struct endpoint *source;
 
+	if (p->related) /* the tuple is that of the packet which it is about; no stack sends an error in fragments */
+		return DROP(REASON_UNKNOWN_ICMP);
 	if (FROM_WORKLOAD) { /* or else a forged first fragment could give its ports to somebody's later ones */
 		source = ON(endpoints, lookup)(&p->tuple.saddr);
 		if (!source || source->ifindex != p->skb->ifindex)
@@ -48,18 +50,28 @@ INLINE int F(fragment)(struct F(packet) *p, __be32 id, bool first)
 	return NEXT;
 }
 
+/* Whether an ICMP message has an identifier; where others have something else. */
+INLINE bool F(is_icmp_query)(u8 type)
+{
+#if FAMILY == 4
+	return type < 64 && ICMP_QUERIES4 >> type & 1;
+#else
+	return type >= 128 && type < 192 && ICMP_QUERIES6 >> (type - 128) & 1;
+#endif
+}
+
 /* An ICMP error speaks about a packet that went the other way: the tuple becomes that packet's, reversed. */
 INLINE int F(icmp_error)(struct F(packet) *p)
 {
 	struct F(tuple) outer = p->tuple;
-	__be16 ports[2];
+	__be16 ports[2], echo[3]; /* type and code, checksum, identifier */
 #if FAMILY == 4
 	struct iphdr inner;
 	u32 size;
 
 	if (bpf_skb_load_bytes(p->skb, p->l4 + 8, &inner, sizeof(inner)))
 		return DROP(REASON_INVALID_PACKET_DROPPED);
-	if (inner.ihl < 5 || (inner.frag_off & be16(0x1fff)))
+	if (inner.version != 4 || inner.ihl < 5 || (inner.frag_off & be16(0x1fff)))
 		return DROP(REASON_UNKNOWN_ICMP);
 	size = inner.ihl * 4;
 	p->tuple.protocol = inner.protocol;
@@ -72,6 +84,8 @@ INLINE int F(icmp_error)(struct F(packet) *p)
 
 	if (bpf_skb_load_bytes(p->skb, p->l4 + 8, &inner, sizeof(inner)))
 		return DROP(REASON_INVALID_PACKET_DROPPED);
+	if (inner.version != 6)
+		return DROP(REASON_UNKNOWN_ICMP);
 	p->tuple.protocol = inner.nexthdr;
 	if (inner.nexthdr == IPPROTO_FRAGMENT) {
 		if (bpf_skb_load_bytes(p->skb, p->l4 + 8 + size, fragment, 4))
@@ -90,9 +104,11 @@ INLINE int F(icmp_error)(struct F(packet) *p)
 	if (FROM_WORKLOAD && !F(same_address)(&p->tuple.saddr, &outer.saddr))
 		return DROP(REASON_UNKNOWN_ICMP);
 	if (p->tuple.protocol == ICMP_PROTOCOL) {
-		if (bpf_skb_load_bytes(p->skb, p->l4 + 8 + size + 4, ports, 2))
+		if (bpf_skb_load_bytes(p->skb, p->l4 + 8 + size, echo, sizeof(echo)))
 			return DROP(REASON_INVALID_PACKET_DROPPED);
-		p->tuple.sport = p->tuple.dport = ports[0];
+		if (!F(is_icmp_query)(echo[0] & 0xff))
+			return DROP(REASON_UNKNOWN_ICMP);
+		p->tuple.sport = p->tuple.dport = echo[2];
 	} else {
 		if (bpf_skb_load_bytes(p->skb, p->l4 + 8 + size, ports, 4))
 			return DROP(REASON_INVALID_PACKET_DROPPED);

@@ -39,6 +39,8 @@ INLINE int F(sum_packet)(struct F(packet) *p, const struct F(connection) *c)
 	case IPPROTO_UDP:
 		return F(sum_transport)(p, p->l4 + 6, SUM_MANGLED_0, c->nat_addresses, c->nat_ports);
 	case ICMP_PROTOCOL: /* one of the two ports is there, the identifier; IPv4's has no pseudo-header */
+		if (!F(is_icmp_query)(p->icmp_type))
+			return DROP(REASON_UNKNOWN_ICMP);
 		return F(sum_transport)(p, p->l4 + 2, 0, FAMILY == 6 ? c->nat_addresses : 0,
 					F(folded)((u32)(u16)~p->tuple.sport + c->nat_sport));
 	}
@@ -193,15 +195,12 @@ INLINE int F(expired)(struct F(packet) *p)
 	return F(identity_of)(&p->tuple.daddr) == IDENTITY_HOST ? DROP(REASON_TTL_EXCEEDED) : TO_STACK;
 }
 
-INLINE int F(rewrite)(struct F(packet) *p)
+INLINE int F(rewrite_all)(struct F(packet) *p, struct F(connection) *c)
 {
-	struct F(connection) *c = p->conn;
 	bool usual = p->l4 == ETH_HLEN + IP_SIZE && p->tuple.protocol != ICMP_PROTOCOL;
 	void *data, *end;
 	int verdict;
 
-	if (likely(!c || !(c->flags & CONN_NAT)))
-		return NEXT;
 	if (unlikely(F(expires)(p, c)))
 		return F(expired)(p);
 	if (unlikely(p->related))
@@ -232,4 +231,17 @@ INLINE int F(rewrite)(struct F(packet) *p)
 		*(__be32 *)(data + ETH_HLEN + IP_SIZE) = c->nat_sport | (u32)c->nat_dport << 16;
 	}
 	return NEXT;
+}
+
+INLINE int F(rewrite)(struct F(packet) *p)
+{
+	struct F(connection) *c = p->conn;
+	int verdict;
+
+	if (likely(!c || !(c->flags & CONN_NAT)))
+		return NEXT;
+	verdict = F(rewrite_all)(p, c);
+	if (unlikely(verdict < 0))
+		p->resolved = 0; /* it was broken, or its time was up: no verdict about its connection, which somebody else may have (see `forget`) */
+	return verdict;
 }

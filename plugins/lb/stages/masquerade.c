@@ -40,6 +40,8 @@ STAGE(masquerade)
 		return NEXT;
 	if (!own)
 		return FROM_NETWORK ? DROP(REASON_NO_MAPPING_FOR_NAT_MASQUERADE) : NEXT;
+	if (p->tuple.protocol == ICMP_PROTOCOL && !p->fragment && !F(is_icmp_query)(p->icmp_type))
+		return DROP(REASON_UNKNOWN_ICMP); /* where others have their identifier it has something else */
 	if (p->conn)
 		F(set_aside)(p);
 	p->next_hop = HOP_DEVICE; /* also where this packet is too large for it: those that follow must not get past us */
