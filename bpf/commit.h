@@ -107,6 +107,24 @@ INLINE int F(enter)(struct F(tuple) *key, struct F(connection) *fresh, u64 *entr
 	return NEXT;
 }
 
+/*
+ * The answers' entry of a new connection. Between the look whether its key is free (`unique`) and now, another CPU may have
+ * given the same port towards the same server to somebody else, whose answers this one must not take: then the packet is
+ * lost, and its sender, who repeats it, gets another port.
+ */
+INLINE int F(enter_answers)(struct F(packet) *p, struct F(tuple) *key, struct F(connection) *fresh, u64 *entries)
+{
+	if (likely(!ON(connections, update)(key, fresh, BPF_NOEXIST))) {
+		(*entries)++;
+		return NEXT;
+	}
+	if (!F(taken)(p, key) && !ON(connections, update)(key, fresh, BPF_ANY))
+		return NEXT;
+	if (!ON(connections, delete)(&p->tuple))
+		count(p->skb, COUNTER_FORGOTTEN);
+	return DROP(REASON_CT_MAP_INSERTION_FAILED);
+}
+
 /* One entry of a connection that is known by its other one: it is never refused. */
 INLINE int F(enter_known)(struct F(tuple) *key, struct F(connection) *fresh)
 {
@@ -137,7 +155,7 @@ INLINE int F(enter_both)(struct F(packet) *p, struct F(connection) *fresh, struc
 	verdict = F(enter)(&p->tuple, fresh, &entries);
 	if (likely(!verdict)) {
 		F(turn)(p, fresh);
-		verdict = F(enter)(back_key, fresh, &entries);
+		verdict = F(enter_answers)(p, back_key, fresh, &entries);
 	}
 	F(entered)(a, entries);
 	return verdict;

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import define, field
+from attrs import define, evolve, field
 from packet_world import ADDRESSES, GATE_MAP, GATE_STAGE, STRATEGIES, World, populate, words
 
+from axoneme.core.datapath.composer import Composition
 from axoneme.core.testing.datapath import DatapathBench
 from axoneme.core.testing.packets import TCP, UDP, IPv4, IPv6, parse
 from axoneme.plugins import lb
@@ -24,15 +25,28 @@ SERVICES = {
 }
 
 
-def make_bench(strategy: str = "single") -> DatapathBench:
+def make_bench(strategy: str = "single", kind: type[DatapathBench] = DatapathBench) -> DatapathBench:
     config = LbConfig(slots=65536, backends=4096, services=4096)
     chosen = [("lb", stage) for stage in stages(config) if stage.name == "translate"]
-    return DatapathBench(
+    return kind(
         [*chosen, ("test", GATE_STAGE)],
         [*maps.specs(config.sizes), GATE_MAP],
         reasons=tuple(lb.axoneme_drop_reasons()),
         cuts=STRATEGIES[strategy],
     )
+
+
+#: Where a new connection's answers are looked for, before its entries are made.
+_LOOK = "verdict = F(unique)(p, &back_key);"
+
+
+class LateBench(DatapathBench):
+    """Whoever has the answers' key came between the look at it and the entry, as another CPU may."""
+
+    def compose(self, point: str) -> Composition:
+        composed = super().compose(point)
+        assert composed.text.count(_LOOK) == 2, "one per family"
+        return evolve(composed, text=composed.text.replace(_LOOK, "verdict = NEXT;"))
 
 
 @define
@@ -105,4 +119,4 @@ def services_of(bench: DatapathBench, family: int) -> Services:
     return Services(world)
 
 
-__all__ = ["Services", "make_bench", "populate", "services_of"]
+__all__ = ["LateBench", "Services", "make_bench", "populate", "services_of"]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import attrs
 import pytest
 from packet_world import NUMBERS, STRATEGIES, Action, dropped, mac_of, only, words
-from service_world import UDP_PROTOCOL, Services, make_bench, populate, services_of
+from service_world import UDP_PROTOCOL, LateBench, Services, make_bench, populate, services_of
 
 from axoneme.core.datapath.abi import ConnectionFlag, EventType
 from axoneme.core.settings import DatapathSettings
@@ -375,6 +375,27 @@ def test_two_ways_to_one_backend_from_one_port_do_not_mix(s: Services, direct: b
     assert s.ends(back.frame) == ("vip", 80, "a", 40000)
     back = s.world.send(s.world.tcp("b", "a", SYN | ACK, sport=8080, dport=sport))
     assert (s.ends(back.frame), intact(back.frame)) == ((other, port, "a", 40000), True)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_who_chose_the_same_port_on_another_cpu_keeps_his_answers(family: int) -> None:
+    with make_bench(kind=LateBench) as bench:
+        populate(bench)
+        s = services_of(bench, family)
+        s.backend(1, "b")
+        s.service("vip", 7, 1)
+        s.service("vip2", 9, 1)
+        s.world.send(s.world.tcp("a", "vip", SYN))
+        late = s.world.send(s.world.tcp("a", "vip2", SYN))
+        assert dropped(late, "CT_MAP_INSERTION_FAILED")
+        assert s.world.entries() == 2, "nothing is left of the late one"
+        back = s.world.send(s.world.tcp("b", "a", SYN | ACK, sport=8080, dport=40000))
+        assert s.ends(back.frame) == ("vip", 80, "a", 40000)
+        s.world.send(s.world.tcp("a", "vip", RST))
+        later = s.world.send(s.world.tcp("a", "vip2", SYN))
+        assert s.ends(later.frame) == ("a", 40000, "b", 8080), "who is over has none"
+        back = s.world.send(s.world.tcp("b", "a", SYN | ACK, sport=8080, dport=40000))
+        assert s.ends(back.frame) == ("vip2", 80, "a", 40000)
 
 
 # Who may, and who stays where.
