@@ -254,17 +254,21 @@ class Catalog:
         given, problems = self.addresses.assign(service)
         self._waiting.discard(name)
         if set(before) - set(given):
-            self.touch(*self._waiting)
+            self.touch_waiting()
         if problems:
             self._waiting.add(name)
         return given, problems
+
+    def touch_waiting(self) -> None:
+        """Those who wait for an address may get it now."""
+        self.touch(*self._waiting)
 
     def _let_go(self, name: Name) -> None:
         """The service is gone; others may want its addresses."""
         self._waiting.discard(name)
         if self.addresses.of(name):
             self.addresses.release(name)
-            self.touch(*self._waiting)
+            self.touch_waiting()
 
     def backends(self, service: Service) -> Backends:
         name, node = service.key, self.around.defaults.node

@@ -200,24 +200,35 @@ class Control:
         if self.engine.refused:
             self.engine.retry()
         with uncollected(len(self.catalog.dirty) > MANY):
-            for _ in self.engine.work():
-                if time.monotonic() - turn > SLICE:
-                    await asyncio.sleep(0)
-                    turn = time.monotonic()
+            worked = await self._work(turn)
             if not self._synced:
-                self.image.prune()
                 self._forget_strangers()
+                await self._work(turn)
+                self.image.prune()
             self._flush()
+        if worked:
+            self.checks.look()
         if not self._synced:
             self._synced = True
             for table in (SERVICES, BACKENDS):
                 self._context.state.writer(table.name).mark_initialized("lb")
         self.last_duration = time.perf_counter() - started
 
+    async def _work(self, turn: float) -> bool:
+        """Resolves what is dirty; whether anything was. The loop has had its turn at that time."""
+        worked = False
+        for _ in self.engine.work():
+            worked = True
+            if time.monotonic() - turn > SLICE:
+                await asyncio.sleep(0)
+                turn = time.monotonic()
+        return worked
+
     def _forget_strangers(self) -> None:
-        """Addresses that were given to services which are no more."""
+        """Addresses that were given to services which are no more; it is known by now who shares with whom."""
         for name in set(self.catalog.addresses.given) - set(self.catalog.names()):
             self.catalog.addresses.release(name)
+        self.catalog.touch_waiting()
 
     def _flush(self) -> None:
         writes = self.image.take_writes(time.monotonic())
@@ -232,8 +243,6 @@ class Control:
         self._publish(changes)
         if changes.dead and self.config.close_sockets:
             self.closer.bury(changes.dead)
-        if changes.services or changes.backends:
-            self.checks.look()
         self._given.save(self.catalog.addresses.given)
 
     def _publish(self, changes: Changes) -> None:

@@ -26,6 +26,8 @@ log = logs.get(__name__)
 LONGEST: Final = 8192
 PATIENCE: Final = 5.0
 MOST: Final = 64
+#: Seconds until a port that somebody else has is tried again.
+AGAIN: Final = 10.0
 
 
 @frozen
@@ -68,7 +70,9 @@ class HealthServer:
                 self._changed.clear()
                 await self._follow(self._wanted())
                 ready()
-                await self._changed.wait()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(AGAIN if self.problems else None):
+                        await self._changed.wait()
         finally:
             for server in self._servers.values():
                 server.close()

@@ -1,12 +1,12 @@
 """Addresses for services of the type LoadBalancer, out of pools, as Cilium's LB IPAM gives them. Pure.
 
-Who has an address keeps it for as long as it is allowed to. Who asks for certain addresses gets those or none. Services share
+Who has an address keeps it for as long as a pool that is for it has it, also if nothing new is given from that pool any more. Who asks for certain addresses gets those or none. Services share
 an address if they have the same sharing key, their ports differ, and both may share with the other's namespace.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from attrs import define, field
 
@@ -28,12 +28,16 @@ class Addresses:
     classes: frozenset[str] = frozenset({""})
     pools: dict[str, AddressPool] = field(factory=dict)
     _given: dict[Name, tuple[Address, ...]] = field(factory=dict)
-    _users: dict[Address, dict[Name, Service]] = field(factory=dict)
+    #: None for a service that had the address before a restart, and was not seen since.
+    _users: dict[Address, dict[Name, Service | None]] = field(factory=dict)
     _next: dict[tuple[str, int], int] = field(factory=dict)
 
     def remember(self, given: Mapping[Name, tuple[Address, ...]]) -> None:
         """What was given before a restart."""
         self._given.update(given)
+        for name, addresses in given.items():
+            for address in addresses:
+                self._users.setdefault(address, {})[name] = None
 
     @property
     def given(self) -> dict[Name, tuple[Address, ...]]:
@@ -66,9 +70,10 @@ class Addresses:
             text = f"loadBalancerClass {service.load_balancer_class!r} is not ours"
             return (), [Problem(text, service.where)]
         pools = self._pools_for(service)
-        asked = service.pool.requested
-        chosen = self._requested(service, pools) if asked else self._chosen(service, pools, before)
-        addresses, problems = chosen
+        kept = [one for one in before if _holds(pools, one) and self._stranger(service, one, before) is None]
+        pools = self._giving(pools)
+        choose = self._requested if service.pool.requested else self._chosen
+        addresses, problems = choose(service, pools, kept)
         if addresses:
             self._given[service.key] = addresses
             for address in addresses:
@@ -77,33 +82,36 @@ class Addresses:
 
     def _pools_for(self, service: Service) -> list[AddressPool]:
         labels = {**service.labels, _NAME: service.name, _NAMESPACE: service.namespace}
+        return [pool for _, pool in sorted(self.pools.items()) if all_hold(pool.selector, labels)]
+
+    def _giving(self, pools: list[AddressPool]) -> list[AddressPool]:
+        """Those from which new addresses are given."""
         refused = self.conflicts() if len(self.pools) > 1 else {}
-        return [
-            pool
-            for name, pool in sorted(self.pools.items())
-            if not pool.disabled and name not in refused and all_hold(pool.selector, labels)
-        ]
+        return [pool for pool in pools if not pool.disabled and pool.name not in refused]
 
     def _requested(
-        self, service: Service, pools: list[AddressPool]
+        self, service: Service, pools: list[AddressPool], kept: list[Address]
     ) -> tuple[tuple[Address, ...], list[Problem]]:
         found, problems = [], []
         for address in dict.fromkeys(service.pool.requested):
-            if not any(address in block for pool in pools for block in pool.blocks):
+            if address in kept:
+                found.append(address)
+            elif not _holds(pools, address):
                 problems.append(_problem(service, f"{address} is in no pool that is for this service"))
             elif (user := self._stranger(service, address)) is not None:
-                problems.append(_problem(service, f"{address} belongs to {user.uid}"))
+                problems.append(_problem(service, f"{address} belongs to {'/'.join(user)}"))
             else:
                 found.append(address)
         return tuple(found), problems
 
     def _chosen(
-        self, service: Service, pools: list[AddressPool], before: tuple[Address, ...]
+        self, service: Service, pools: list[AddressPool], kept: list[Address]
     ) -> tuple[tuple[Address, ...], list[Problem]]:
         found, problems = [], []
-        families = _families(service, pools)
+        families = _families(service, pools, kept)
+        has: dict[int, Address] = {one.version: one for one in reversed(kept)}
         for family in families:
-            address = self._kept(service, pools, before, family) or self._free(service, pools, family)
+            address = has.get(family) or self._free(service, pools, family)
             if address is not None:
                 found.append(address)
             else:
@@ -114,22 +122,13 @@ class Addresses:
             )
         return tuple(found), problems
 
-    def _kept(
-        self, service: Service, pools: list[AddressPool], before: tuple[Address, ...], family: int
-    ) -> Address | None:
-        for address in before:
-            in_pool = any(address in block for pool in pools for block in pool.blocks)
-            if address.version == family and in_pool and self._stranger(service, address) is None:
-                return address
-        return None
-
     def _free(self, service: Service, pools: list[AddressPool], family: int) -> Address | None:
         if service.pool.sharing_key:
             for address in self._users:
                 if (
                     address.version == family
                     and self._stranger(service, address) is None
-                    and any(address in block for pool in pools for block in pool.blocks)
+                    and _holds(pools, address)
                 ):
                     return address
         for pool in pools:
@@ -153,11 +152,15 @@ class Addresses:
                 return address
         return None
 
-    def _stranger(self, service: Service, address: Address) -> Service | None:
-        """Somebody who has the address and does not share it with this service."""
+    def _stranger(self, service: Service, address: Address, before: Sequence[Address] = ()) -> Name | None:
+        """Somebody who has the address and does not share it with this service.
+
+        :param before: what the service had: who had the same before a restart shared it then.
+        """
         for name, user in self._users.get(address, {}).items():
-            if name != service.key and not _share(service, user):
-                return user
+            shares = address in before if user is None else _share(service, user)
+            if name != service.key and not shares:
+                return name
         return None
 
     def _leave(self, name: Name, address: Address) -> None:
@@ -182,10 +185,16 @@ def _lets(one: Service, other: Service) -> bool:
     return any(name in ("*", other.namespace) for name in one.pool.sharing_namespaces)
 
 
-def _families(service: Service, pools: list[AddressPool]) -> list[int]:
+def _families(service: Service, pools: list[AddressPool], kept: list[Address]) -> list[int]:
     offered: list[int] = sorted({block.first.version for pool in pools for block in pool.blocks})
     wanted = service.families or tuple(sorted({one.version for one in service.cluster_ips}))
-    return list(wanted) if wanted and offered else offered[:1]
+    if wanted and (offered or kept):
+        return list(wanted)
+    return sorted({one.version for one in kept}) or offered[:1]
+
+
+def _holds(pools: list[AddressPool], address: Address) -> bool:
+    return any(address in block for pool in pools for block in pool.blocks)
 
 
 def _overlap(one: AddressPool, other: AddressPool) -> bool:

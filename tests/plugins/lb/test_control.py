@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,45 @@ async def test_host_ports_of_pods_of_this_node() -> None:
         assert [one.message for one in names(made)["web:host-port"].problems] == [
             "the pod is not on this node"
         ]
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
+
+
+async def test_a_health_check_port_opens_and_closes_as_the_service_changes_in_place() -> None:
+    """Its addresses and backends stay as they are meanwhile, and so do its rows."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    text = service(
+        "web",
+        f"type: LoadBalancer, clusterIP: 10.96.0.10, externalTrafficPolicy: Local, healthCheckNodePort: {port}, ports: [{{port: 80}}]",
+    )
+    async with kit() as made:
+        made.resource("web.yaml", text.replace("Local", "Cluster"))
+        await until(lambda: "web" in names(made))
+        assert not listens(port)
+        made.resource("web.yaml", text)
+        await until(lambda: listens(port))
+        made.resource("web.yaml", text.replace("Local", "Cluster"))
+        await until(lambda: not listens(port))
+
+
+async def test_who_waits_for_an_address_gets_it_when_its_owner_did_not_come_back(tmp_path: Path) -> None:
+    platform = FakePlatform()
+    pool = "apiVersion: cilium.io/v2\nkind: CiliumLoadBalancerIPPool\nmetadata: {name: a}\nspec: {blocks: [{cidr: 192.0.2.0/32}]}\n"
+    text = service("one", "type: LoadBalancer, clusterIP: 10.96.0.10, ports: [{port: 80}]")
+    async with kit(tmp_path, platform) as made:
+        made.resource("pool.yaml", pool)
+        path = made.resource("one.yaml", text)
+        await until(lambda: row_of(made, "192.0.2.0", 80) is not None)
+    path.unlink()
+    path.with_name("two.yaml").write_text(text.replace("name: one", "name: two"))
+    async with kit(tmp_path, platform) as made:
+        await until(lambda: "two" in names(made))
+        await until(lambda: row_of(made, "192.0.2.0", 80) is not None)
 
 
 async def test_an_external_ip_takes_no_other_service_s_cluster_ip() -> None:

@@ -108,6 +108,38 @@ def test_what_was_given_before_a_restart_is_not_given_to_others() -> None:
     assert assigned(addresses, service("late")) == ["192.0.2.0"]
 
 
+def test_who_has_an_address_keeps_it_when_its_pool_gives_nothing_any_more() -> None:
+    addresses = pools(pool("blue", "192.0.2.0/30"), pool("six", "2001:db8::/64"))
+    asking = service("asking", "192.0.2.1")
+    assert assigned(addresses, service("a")) == ["192.0.2.0"]
+    assert assigned(addresses, asking) == ["192.0.2.1"]
+    off, first = pool("blue", "192.0.2.0/30", disabled=True), pool("a", "192.0.2.0/31")
+    for changed in (off, first):
+        addresses.pools[changed.name] = changed
+        assert assigned(addresses, service("a")) == ["192.0.2.0"]
+        assert assigned(addresses, asking) == ["192.0.2.1"]
+        assert said(addresses, service("b", "192.0.2.3")) == [
+            "192.0.2.3 is in no pool that is for this service"
+        ]
+        addresses.pools["blue"] = pool("blue", "192.0.2.0/30")
+    assert addresses.conflicts() == {"blue": "a"}
+    addresses.pools = {"off": off}
+    assert assigned(addresses, service("a")) == ["192.0.2.0"], "the only pool that there is"
+    assert said(addresses, service("new")) == ["there is no pool for it"]
+    for gone in ({}, {"blue": pool("blue", "192.0.2.0/30", selector=(Requirement("x", "Exists"),))}):
+        addresses.pools = dict(gone)
+        assert said(addresses, service("a")) == ["there is no pool for it"]
+
+
+def test_what_somebody_had_before_a_restart_is_not_for_those_who_ask_for_it_or_had_it_wrongly() -> None:
+    addresses, had = pools(pool("blue", "192.0.2.0/28")), (ip_address("192.0.2.7"),)
+    addresses.remember({("default", name): had for name in ("late", "second", "stranger")})
+    assert said(addresses, service("early", "192.0.2.7")) == ["192.0.2.7 belongs to default/late"]
+    assert assigned(addresses, service("second", key="k", ports=(Port(81),))) == ["192.0.2.7"]
+    assert assigned(addresses, service("late", key="k")) == ["192.0.2.7"], "they shared it"
+    assert assigned(addresses, service("stranger")) == ["192.0.2.0"], "it ceased to share"
+
+
 @given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=40))
 def test_no_two_have_the_same_address_and_none_gets_lost(steps: list[tuple[int, bool]]) -> None:
     addresses = pools(pool("blue", "192.0.2.0/29"))

@@ -16,6 +16,7 @@ from lb_scenes import until
 
 from axoneme.core.datapath import abi
 from axoneme.core.datapath.abi import TUPLE
+from axoneme.plugins.lb import health_check
 from axoneme.plugins.lb.health_check import HealthServer, Local
 from axoneme.plugins.lb.loads import live_by_backend
 from axoneme.plugins.lb.numbers import LimitError, Numbers, Room
@@ -125,7 +126,10 @@ async def ask(port: int, request: bytes = b"GET /healthz HTTP/1.1\r\nHost: x\r\n
     return answer
 
 
-async def test_a_health_check_port_says_whether_there_are_local_backends() -> None:
+async def test_a_health_check_port_says_whether_there_are_local_backends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(health_check, "AGAIN", 0.01)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -150,4 +154,7 @@ async def test_a_health_check_port_says_whether_there_are_local_backends() -> No
         with pytest.raises(ConnectionRefusedError):
             await ask(port)
         taken.close()
+        await taken.wait_closed()
+        await until(lambda: not server.problems)
+        assert (await ask(other)).startswith(b"HTTP/1.1 200 OK")
         task.cancel()
