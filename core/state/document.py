@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Final, Protocol
 
 from attrs import frozen
@@ -46,6 +46,7 @@ def count(nodes: int, file: str, place: Place) -> int:
     return nodes
 
 
+@lru_cache(maxsize=4096)
 def dotted(path: Path) -> str:
     """A path as people write it: `spec.ingress[0].toPorts`; keys that are not words in brackets."""
     text = ""

@@ -9,7 +9,8 @@ import json
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from functools import cache
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any, Final
 
@@ -110,14 +111,20 @@ def _is_exact(value: Any, text: str) -> bool:
 
     Written again, the value has as many quotation marks as its text, if all is well; a lost key takes some away.
     """
-    import orjson  # not to be paid for by commands that read no objects
-
     try:
         if "\\" in text and "\\u0022" in text:
             return False
-        return orjson.dumps(value).count(b'"') == text.count('"')
-    except orjson.JSONEncodeError:
+        return _dumps()(value).count(b'"') == text.count('"')
+    except TypeError:
         return False
+
+
+@cache
+def _dumps() -> Callable[[Any], bytes]:
+    """What refuses a value raises a `TypeError`."""
+    import orjson  # not to be paid for by commands that read no objects
+
+    return orjson.dumps
 
 
 def _again(text: str) -> Any:
@@ -161,7 +168,6 @@ class _LazyMarks(Marks):
     """Marks that are worked out when the first one is asked for. `start`: where the text begins in its file."""
 
     def __init__(self, text: str, file: str, value: Any, start: Place = _TOP) -> None:
-        super().__init__()
         self._pending: tuple[str, str, Any, Place] | None = (text, file, value, start)
 
     def get(self, key: int, default: Any = None) -> Any:
@@ -238,13 +244,16 @@ class _Objects:
 
     def place(self, at: int) -> At:
         """Of an offset that is behind all that were asked for before."""
-        if lines := self.text.count("\n", self.at, at):
-            self.line += lines
+        first = self.text.find("\n", self.at, at)  # much faster than to count, and often there is no more
+        if first >= 0:
+            self.line += self.text.count("\n", first, at)
             self.begin = self.text.rindex("\n", self.at, at) + 1
         self.at = at
         return At(self.line, at - self.begin)
 
     def skip(self, at: int) -> int:
+        if self.text[at] not in _BLANK:
+            return at
         found = _SPACE.match(self.text, at)
         return at if found is None else found.end()
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache, partial
+from functools import lru_cache
 from sys import intern
 from typing import Any, Final
 
@@ -242,32 +242,38 @@ def read_resource(document: Document, kinds: Kinds, source: str) -> Read:
     """
     top = Fields(document)
     metadata: Fields = top.fields("metadata")
-    api_version, name = top.text("apiVersion"), top.text("kind")
-    made = partial(
-        Resource,
-        api_version=api_version,
-        kind=name,
-        name=metadata.text("name"),
-        source=source,
-        where=document.position(),
-        raw=document.written or Written.of(document.value),
-    )
-    namespace = metadata.text("namespace", "")
+    api_version, kind_name = top.text("apiVersion"), top.text("kind")
+    name, namespace = metadata.text("name"), metadata.text("namespace", "")
+    raw = Written.of(document.value) if document.written is None else document.written
     try:
-        kind = kinds.find(top, api_version, name)
+        kind = kinds.find(top, api_version, kind_name)
     except ResourceError as error:
-        return Read(made(namespace=namespace, problems=_problems([error])), False)
-    namespace = _named(metadata.value["name"], namespace, kind, metadata)
+        unknown = Resource(
+            kind=kind_name,
+            namespace=namespace,
+            name=name,
+            api_version=api_version,
+            source=source,
+            where=document.where,
+            raw=raw,
+            problems=_problems([error]),
+        )
+        return Read(unknown, False)
+    namespace = _named(name, namespace, kind, metadata)
     certain = not top.report
-    envelope = _envelope(made.keywords["name"], namespace, kind, top, metadata)
-    parsed, problems = _parsed(envelope, kind, made.keywords["where"])
-    resource = made(
-        api_version=kind.api_version,
+    envelope = _envelope(name, namespace, kind, top, metadata)
+    parsed, problems = _parsed(envelope, kind, document.where)
+    resource = Resource(
         kind=kind.kind,
         namespace=namespace,
+        name=name,
+        api_version=kind.api_version,
         uid=envelope.uid,
+        source=source,
+        where=document.where,
         labels=envelope.labels,
         annotations=envelope.annotations,
+        raw=raw,
         parsed=parsed,
         problems=problems,
     )
