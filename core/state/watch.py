@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import AsyncIterator, Hashable
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar
 
 from attrs import frozen
 
@@ -22,8 +22,7 @@ class ChangeKind(enum.StrEnum):
     DELETE = "delete"
 
 
-@frozen
-class Change(Generic[T]):
+class Change(NamedTuple, Generic[T]):
     """What became of one key.
 
     :param old: in a watch, the row as this watcher last got it (None for an insert). `Table.changes` does not know the

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import NamedTuple
 
 from attrs import field, frozen
 
@@ -152,9 +153,8 @@ class Service:
         return self.families or tuple(dict.fromkeys(one.version for one in self.cluster_ips))
 
 
-@frozen
-class Endpoint:
-    """A backend of a slice, without its port.
+class Endpoint(NamedTuple):
+    """A backend of a slice, without its port. There are so many that it matters how fast one is made.
 
     :param ready: it wants connections.
     :param serving: it would answer them, even if it is `terminating`.

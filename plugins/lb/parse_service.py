@@ -89,7 +89,7 @@ def _cluster_ips(spec: Fields) -> tuple[tuple[Address, ...], bool]:
             found.append(address(text))
         except ValueError as error:
             spec.note(str(error), name)
-    if len({one.version for one in found}) < len(found):
+    if len(found) > 1 and len({one.version for one in found}) < len(found):
         spec.note("at most one address per family", name)
     return tuple(found), False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from ipaddress import IPv4Address, IPv6Address
 from sys import intern
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from axoneme.plugins.lb.values import address
 #: The label that names the service of a slice.
 SERVICE_LABEL: Final = "kubernetes.io/service-name"
 _FAMILIES: Final = {"IPv4": 4, "IPv6": 6}
+_CLASSES: Final[dict[int, type[Address]]] = {4: IPv4Address, 6: IPv6Address}
 _PROTOCOLS: Final = tuple(Protocol.__members__)
 #: Kubernetes' limit.
 _MOST: Final = 1000
@@ -100,8 +102,9 @@ def _usual(family: int, value: dict[str, Any]) -> Endpoint | None:
         addresses = tuple(map(address, listed))
     except (ValueError, TypeError):
         return None
+    wanted = _CLASSES[family]
     for one in addresses:
-        if one.version != family:
+        if type(one) is not wanted:
             return None
     workload = f"{namespace or 'default'}/{name}" if kind == "Pod" and name else ""
     return Endpoint(addresses, ready, serving, terminating, intern(node), intern(zone), (), (), workload)
