@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, lru_cache
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from attrs import frozen
 
@@ -167,8 +167,7 @@ class Document:
         return Document(self.file, value, self.marks, start, (*self.base, *path), None, self.lines)
 
 
-@frozen
-class At:
+class At(NamedTuple):
     """A `Place` of our own."""
 
     line: int

@@ -221,7 +221,7 @@ class _Objects:
             raise ValueError("an empty list")
         while True:
             start = self.place(at)
-            found = self.known.get((start.line, start.column))
+            found = self.known.get(start)
             if found is not None and self.text.startswith(found[0], at):
                 at += len(found[0])
                 yield found[1]
@@ -239,7 +239,7 @@ class _Objects:
             value = _DECODER.decode(text)
         _measure(value, text, self.file)
         marks = _LazyMarks(text, self.file, value, start)
-        written = Written(text, (start.line, start.column), _again)
+        written = Written(text, start, _again)
         return Document(self.file, value, marks, start, ("items", number), written)
 
     def place(self, at: int) -> At:

@@ -69,6 +69,7 @@ class Store(Generic[T]):
     def write(self, changes: Iterable[tuple[Key, tuple[T, Entries] | None]], revision: int) -> None:
         """Rows with what `check` gave, or None for those to delete, which are there; and tells the watches."""
         self.revision = revision
+        inserted = (revision, revision)  # one for all: a first reading writes very many rows
         watches = list(self.watches.values())
         for key, written in changes:
             old, new = self.rows.get(key), None
@@ -76,18 +77,18 @@ class Store(Generic[T]):
                 self.drop(key, revision)
             else:
                 new = written[0]
-                self.put(key, old, new, written[1], revision)
+                self.put(key, old, new, written[1], inserted)
             for watch in watches:
                 watch._note(key, old, new, revision)
 
-    def put(self, key: Key, old: T | None, row: T, entries: Entries, revision: int) -> None:
-        created = revision
+    def put(self, key: Key, old: T | None, row: T, entries: Entries, revisions: tuple[int, int]) -> None:
+        """:param revisions: those of a row that is new."""
         if old is not None:
-            created = self.revisions.pop(key)[0]
+            revisions = (self.revisions.pop(key)[0], revisions[1])
             self.unindex(key, old)
         self.graves.pop(key, None)
         self.rows[key] = row
-        self.revisions[key] = (created, revision)
+        self.revisions[key] = revisions
         for name, value in entries:
             index = self.indexes[name]
             if (keys := index.get(value)) is None:

@@ -50,7 +50,8 @@ class Catalog:
         self.redirects: dict[Name, Redirect] = {}
         self.pods: dict[Name, Pod] = {}
         self.workloads: dict[int, Workload] = {}
-        self.slices: dict[Name, dict[Name, tuple[Slice, ...]]] = {}
+        #: By service; each by its own name and family.
+        self.slices: dict[Name, dict[tuple[str, int], Slice]] = {}
         self.dirty: dict[Name, None] = {}
         #: Services that wait for an address that somebody else has.
         self._waiting: set[Name] = set()
@@ -64,7 +65,8 @@ class Catalog:
     # What changes
 
     def touch(self, *names: Name) -> None:
-        self.dirty.update(dict.fromkeys(names))
+        for name in names:
+            self.dirty[name] = None
 
     def take_dirty(self) -> list[Name]:
         """Who must be resolved again, by name."""
@@ -85,7 +87,7 @@ class Catalog:
         if isinstance(old, Slice):
             name = (old.namespace, old.service)
             slices = self.slices.get(name, {})
-            slices.pop((old.name, str(old.family)), None)
+            slices.pop((old.name, old.family), None)
             if not slices:
                 self.slices.pop(name, None)
             self.touch(name)
@@ -105,7 +107,7 @@ class Catalog:
     def _add(self, new: Any) -> None:
         if isinstance(new, Slice):
             name = (new.namespace, new.service)
-            self.slices.setdefault(name, {})[new.name, str(new.family)] = (new,)
+            self.slices.setdefault(name, {})[new.name, new.family] = new
             self.touch(name)
         elif isinstance(new, Service):
             self.services[new.key] = new
@@ -132,12 +134,8 @@ class Catalog:
     def _note(self, name: Name, service: Service | None) -> None:
         self.touch(name)
         service = service or self.service(name)
-        for index, holds in (
-            (self._selecting, service is not None and bool(service.selector)),
-            (self._node_ports, service is not None and any(port.node_port for port in service.ports)),
-            (self._asking, service is not None and service.type is ServiceType.LOAD_BALANCER),
-            (self.checked, service is not None and service.external_local and service.health_check_port > 0),
-        ):
+        indexes = self._selecting, self._node_ports, self._asking, self.checked
+        for index, holds in zip(indexes, _traits(service), strict=True):
             if holds:
                 index[name] = None
             else:
@@ -277,8 +275,7 @@ class Catalog:
             return of_slices(service, local.slices, self._own, node)
         slices = self.slices.get(name)
         if slices is not None:
-            every = (one for key in sorted(slices) for one in slices[key])
-            return of_slices(service, every, self._own, node)
+            return of_slices(service, [slices[key] for key in sorted(slices)], self._own, node)
         if not service.selector:
             return {}
         return of_workloads(service, self._selected(service), node)
@@ -358,6 +355,18 @@ class Catalog:
             ports=tuple(_to_backend(port, redirect.backend_ports) for port in ports),
             where=redirect.where,
         )
+
+
+def _traits(service: Service | None) -> tuple[bool, bool, bool, bool]:
+    """Whether it selects workloads, has node ports, asks for an address, is asked how it is."""
+    if service is None:
+        return False, False, False, False
+    return (
+        bool(service.selector),
+        any([port.node_port for port in service.ports]),  # noqa: C419 - a list is made sooner than a generator
+        service.type is ServiceType.LOAD_BALANCER,
+        service.external_local and service.health_check_port > 0,
+    )
 
 
 def _own_name(redirect: Redirect) -> Name:

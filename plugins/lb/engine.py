@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 
 from attrs import define, field
 
@@ -12,9 +12,9 @@ from axoneme.plugins.lb.catalog import Catalog, candidates_of
 from axoneme.plugins.lb.demand import Demand, Wanted
 from axoneme.plugins.lb.image import Image
 from axoneme.plugins.lb.maps import Scope
-from axoneme.plugins.lb.model import Address, Name
+from axoneme.plugins.lb.model import Name
 from axoneme.plugins.lb.numbers import LimitError
-from axoneme.plugins.lb.resolve import Front, Resolved
+from axoneme.plugins.lb.resolve import Front, Resolved, unique
 from axoneme.plugins.lb.rows import RowKey, row_key
 from axoneme.plugins.lb.selection import Candidate
 from axoneme.plugins.lb.tables import Backend, BackendsRow, Frontend, ServiceRow
@@ -135,15 +135,14 @@ class Engine:
             labels=service.labels,
             selector=service.selector,
             frontends=fronts,
-            addresses=_unique(one.address for one in fronts),
+            addresses=unique(one.address for one in fronts),
             problems=tuple(problems),
             where=service.where,
         )
-        backends = tuple(self._behind(made))
         behind = BackendsRow(
             namespace=name[0],
             name=name[1],
-            backends=backends,
+            backends=tuple(self._behind(made)),
             addresses=tuple({one.key[:-4]: one.address for one in candidates_of(made)}.values()),
         )
         before = self._rows.get(name)
@@ -159,32 +158,21 @@ class Engine:
         number = self.image.number(key)
         return Frontend(front.address, front.port, port.protocol.name, front.kind, port.name, number)
 
-    def _behind(self, made: Resolved) -> Iterator[Backend]:
+    def _behind(self, made: Resolved) -> list[Backend]:
+        rows, row_number = [], self.image.backends.number
         for number, candidates in made.backends.items():
             port = made.service.ports[number]
-            protocol = port.protocol.name
+            protocol, port_name = port.protocol.name, port.name
             for one in candidates:
-                yield Backend(
-                    one.address,
-                    one.port,
-                    protocol,
-                    port.name,
-                    one.state,
-                    one.weight,
-                    one.endpoint.node,
-                    one.endpoint.zone,
-                    one.endpoint.target,
-                    self.image.backends.number(one.key),
-                )
-
-
-def _unique(addresses: Iterable[Address]) -> tuple[Address, ...]:
-    """Each once; an address's own hash costs more than its comparison with a few others."""
-    found: list[Address] = []
-    for address in addresses:
-        if not found or (address != found[-1] and address not in found):
-            found.append(address)
-    return tuple(found)
+                endpoint = one.endpoint
+                node, zone, target = endpoint.node, endpoint.zone, endpoint.target
+                rows.append(
+                    Backend(
+                        one.address, one.port, protocol, port_name,
+                        one.state, one.weight, node, zone, target, row_number(one.key),
+                    )
+                )  # fmt: skip
+        return rows
 
 
 def _taken(made: Resolved, taken: Mapping[RowKey, Name]) -> Iterator[Problem]:

@@ -190,8 +190,8 @@ class Image:
 
     def _check_room(self, old: Demand, rows: Mapping[RowKey, Wanted], demand: Demand) -> None:
         new = [family_of(key) for key in (*rows, *demand.guards) if key not in self.rows]
-        for family, size in self._size.items():
-            if family in new and size + new.count(family) > self.sizes.services:
+        for family in set(new):
+            if self._size[family] + new.count(family) > self.sizes.services:
                 raise LimitError(f"addresses of IPv{family} services", "services", self.sizes.services)
         self._entries.check_room(rows.values(), lambda: {*map(self.number, (*old.rows, *rows))})
 
@@ -277,7 +277,7 @@ class Image:
         self._free.append(row.number)
 
     def _guard(self, key: RowKey) -> None:
-        self._guards[key] += 1
+        self._guards[key] = self._guards.get(key, 0) + 1
         self._put(key, _GUARD)
 
     def _unguard(self, key: RowKey) -> None:

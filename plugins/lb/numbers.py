@@ -38,32 +38,30 @@ class Numbers:
     limit: str
     size: int
     _next: int = 1
+    #: All below `_next` that nobody has.
     _free: deque[int] = field(factory=deque)
-    _taken: set[int] = field(factory=set)
 
     def adopt(self, numbers: Iterable[int]) -> None:
         """These are taken. Call it once, before anything else."""
-        self._taken.update(numbers)
-        self._next = max(self._taken, default=0) + 1
-        self._free.extend(number for number in range(1, self._next) if number not in self._taken)
+        taken = set(numbers)
+        self._next = max(taken, default=0) + 1
+        self._free.extend(number for number in range(1, self._next) if number not in taken)
 
     def take(self) -> int:
         """Raises `LimitError` when none is left."""
         if self._next < self.size:
-            number, self._next = self._next, self._next + 1
-        elif self._free:
-            number = self._free.popleft()
-        else:
-            raise LimitError(self.what, self.limit, self.size - 1)
-        self._taken.add(number)
-        return number
+            self._next += 1
+            return self._next - 1
+        if self._free:
+            return self._free.popleft()
+        raise LimitError(self.what, self.limit, self.size - 1)
 
     def give_back(self, number: int) -> None:
-        self._taken.discard(number)
         self._free.append(number)
 
     def __len__(self) -> int:
-        return len(self._taken)
+        """How many are taken."""
+        return self._next - 1 - len(self._free)
 
 
 class Room:

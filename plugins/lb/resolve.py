@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from attrs import define, field, frozen
 
@@ -51,8 +51,7 @@ class Surroundings:
     own: frozenset[Address] = frozenset()
 
 
-@frozen
-class Front:
+class Front(NamedTuple):
     """An address and port of a service, and from where it is used."""
 
     kind: FrontendKind
@@ -139,11 +138,20 @@ def _fronts(
     )
     for name, addresses in groups:
         if addresses and (service.exposed is None or name in service.exposed):
-            for address in dict.fromkeys(addresses):
+            for address in unique(addresses):
                 for number, port in enumerate(service.ports):
                     yield Front(name, address, port.port, number)
     if service.exposed is None or FrontendKind.NODE_PORT in service.exposed:
         yield from _node_ports(service, around)
+
+
+def unique(addresses: Iterable[Address]) -> tuple[Address, ...]:
+    """Each once; an address's own hash costs more than its comparison with a few others."""
+    found: list[Address] = []
+    for address in addresses:
+        if not found or (address != found[-1] and address not in found):
+            found.append(address)
+    return tuple(found)
 
 
 def _node_ports(service: Service, around: Surroundings) -> Iterator[Front]:
@@ -168,8 +176,12 @@ def _held(service: Service, backends: Backends) -> dict[BackendKey, tuple[bool, 
             endpoint = one.endpoint
             if service.publish_not_ready or endpoint.ready or endpoint.serving:
                 leaving = endpoint.terminating or not endpoint.ready
-                held[one.key] = (leaving and not service.publish_not_ready, not one.local)
+                held[one.key] = _STATES[leaving and not service.publish_not_ready][not one.local]
     return held
+
+
+#: By whether one is terminating, and remote: just that. Of 100,000 backends each would have a pair of its own.
+_STATES: Final = (((False, False), (False, True)), ((True, False), (True, True)))
 
 
 def _balance(service: Service, defaults: Defaults) -> Balance:
@@ -288,8 +300,8 @@ def _problems(service: Service, made: Resolved, fronts: Sequence[Front]) -> Iter
 
 def _crowd(made: Resolved) -> tuple[int, int] | None:
     """The most backends of any of its consistent hashing tables that is too small for them, and the slots of that."""
-    sizes = ((len(row.members), row.balance.size) for row in made.demand.rows.values() if row.balance.size)
-    return max((one for one in sizes if one[0] * SLOTS_PER_BACKEND > one[1]), default=None)
+    sizes = [(len(row.members), row.balance.size) for row in made.demand.rows.values() if row.balance.size]
+    return max((one for one in sizes if one[0] * SLOTS_PER_BACKEND > one[1]), default=None) if sizes else None
 
 
 def port_of(service: Service, front: Front) -> Port:

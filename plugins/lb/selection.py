@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from attrs import define, field, frozen
+from attrs import define, frozen
 
 from axoneme.plugins.lb.model import Address, Distribution, Endpoint, Protocol
 from axoneme.plugins.lb.tables import BackendState
@@ -64,12 +65,11 @@ class Rule:
     node: str = ""
 
 
-@frozen
-class Judged:
+class Judged(NamedTuple):
     """All candidates, and what became of each."""
 
     candidates: tuple[Candidate, ...]
-    reasons: tuple[Why, ...] = field(factory=tuple)
+    reasons: tuple[Why, ...] = ()
 
     @property
     def used(self) -> list[Candidate]:
