@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
@@ -13,7 +13,8 @@ from axoneme.core.records import TableSpec
 from axoneme.core.state.watch import Change, ChangeKind, Key, Watch
 
 T = TypeVar("T")
-Entries = tuple[tuple[str, Hashable], ...]
+#: The values of a row's indexed attributes, in the order of the indexes.
+Entries = tuple[Hashable, ...]
 
 #: Deletions that a table remembers for `Table.changes`, at least; it remembers as many as it has rows if these are more.
 REMEMBERED_DELETIONS = 1024
@@ -29,7 +30,8 @@ class Store(Generic[T]):
     def __init__(self, spec: TableSpec) -> None:
         self.spec = spec
         self.key_of: Callable[[T], Key] = _key_getter(spec)
-        self.index_of = tuple((name, attrgetter(name)) for name in spec.indexes)
+        #: The values that a row is found by in `indexes`, as they are: a collection stands for each of its elements.
+        self.entries: Callable[[T], Entries] = _getter(spec.indexes)
         self.rows: dict[Key, T] = {}
         self.indexes: dict[str, dict[Hashable, dict[Key, None]]] = {name: {} for name in spec.indexes}
         self.revision = 0
@@ -56,16 +58,6 @@ class Store(Generic[T]):
         hash(key), hash(entries)
         return key, entries
 
-    def entries(self, row: T) -> Entries:
-        found: list[tuple[str, Hashable]] = []
-        for name, get in self.index_of:
-            value = get(row)
-            if isinstance(value, (tuple, frozenset)):
-                found += [(name, element) for element in value]
-            else:
-                found.append((name, value))
-        return tuple(found)
-
     def write(self, changes: Iterable[tuple[Key, tuple[T, Entries] | None]], revision: int) -> None:
         """Rows with what `check` gave, or None for those to delete, which are there; and tells the watches."""
         self.revision = revision
@@ -89,12 +81,12 @@ class Store(Generic[T]):
         self.graves.pop(key, None)
         self.rows[key] = row
         self.revisions[key] = revisions
-        for name, value in entries:
-            index = self.indexes[name]
-            if (keys := index.get(value)) is None:
-                index[value] = {key: None}
-            else:
-                keys[key] = None
+        for index, entry in zip(self.indexes.values(), entries, strict=True):
+            for value in entry if isinstance(entry, (tuple, frozenset)) else (entry,):
+                if (keys := index.get(value)) is None:
+                    index[value] = {key: None}
+                else:
+                    keys[key] = None
 
     def drop(self, key: Key, revision: int) -> None:
         old = self.rows.pop(key)
@@ -106,11 +98,12 @@ class Store(Generic[T]):
             self.forgotten = self.graves.pop(oldest)[0]
 
     def unindex(self, key: Key, row: T) -> None:
-        for name, value in self.entries(row):
-            keys = self.indexes[name].get(value, {})
-            keys.pop(key, None)
-            if not keys:
-                self.indexes[name].pop(value, None)
+        for index, entry in zip(self.indexes.values(), self.entries(row), strict=True):
+            for value in entry if isinstance(entry, (tuple, frozenset)) else (entry,):
+                keys = index.get(value, {})
+                keys.pop(key, None)
+                if not keys:
+                    index.pop(value, None)
 
     def wake(self) -> None:
         for watch in self.watches.values():
@@ -137,9 +130,12 @@ class Store(Generic[T]):
 
 
 def _key_getter(spec: TableSpec) -> Callable[[Any], Key]:
-    if isinstance(spec.key, str):
-        return attrgetter(spec.key)
-    if len(spec.key) == 1:  # attrgetter would not make a tuple of it
-        get = attrgetter(spec.key[0])
-        return lambda row: (get(row),)
-    return attrgetter(*spec.key)
+    return attrgetter(spec.key) if isinstance(spec.key, str) else _getter(spec.key)
+
+
+def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
+    """Gives these attributes of a row, always as a tuple."""
+    if len(names) > 1:
+        return attrgetter(*names)
+    getters = [attrgetter(name) for name in names]
+    return lambda row: tuple([get(row) for get in getters])

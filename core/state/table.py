@@ -141,8 +141,7 @@ class WriteTable(Table[T]):
     def upsert(self, *rows: T) -> int:
         """Writes rows in a transaction of their own; returns the revision."""
         with self._state.transaction() as txn:
-            for row in rows:
-                txn.upsert(self, row)
+            txn.upsert(self, *rows)
         return self.revision
 
     def delete(self, *keys: Key) -> int:
@@ -179,10 +178,12 @@ class Transaction:
         self._state = state
         self._writes: dict[Store[Any], dict[Key, tuple[Any, Entries] | None]] = {}
 
-    def upsert(self, table: WriteTable[T], row: T) -> None:
-        """Inserts the row, or replaces the one with its key. Raises `TableError` for a row of a wrong type."""
-        key, entries = table._store.check(row)
-        self._of(table)[key] = (row, entries)
+    def upsert(self, table: WriteTable[T], *rows: T) -> None:
+        """Inserts the rows, or replaces those with their keys. Raises `TableError` for a row of a wrong type."""
+        writes, check = self._of(table), table._store.check
+        for row in rows:
+            key, entries = check(row)
+            writes[key] = (row, entries)
 
     def delete(self, table: WriteTable[T], key: Key) -> None:
         """Deletes the row with this key; nothing happens when there is none."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
 from weakref import WeakValueDictionary
 
 from attrs import evolve
@@ -16,6 +16,7 @@ from axoneme.core.plugin import PluginContext
 from axoneme.core.records import Health, Level
 from axoneme.core.state.reconciler import Reconciler
 from axoneme.core.state.resources import RESOURCES, Resource
+from axoneme.core.state.table import Transaction, WriteTable
 from axoneme.core.state.watch import Batch, Watch, watch_many
 from axoneme.core.workloads.endpoints import (
     ENDPOINTS,
@@ -38,7 +39,7 @@ from axoneme.plugins.lb.image import Image
 from axoneme.plugins.lb.kinds import KINDS
 from axoneme.plugins.lb.loads import Loads
 from axoneme.plugins.lb.maps import Algorithm
-from axoneme.plugins.lb.model import Address
+from axoneme.plugins.lb.model import Address, Name
 from axoneme.plugins.lb.moving import Mover
 from axoneme.plugins.lb.namespaces import NamespaceOperations
 from axoneme.plugins.lb.pools import Addresses
@@ -48,6 +49,7 @@ from axoneme.plugins.lb.store import GivenAddresses, LocalRecord, LocalServices
 from axoneme.plugins.lb.tables import BACKENDS, SERVICES, BackendsRow, ServiceRow
 
 log = logs.get(__name__)
+T = TypeVar("T")
 
 INPUTS: Final = (RESOURCES.name, WORKLOADS.name, ENDPOINTS.name, IPCACHE.name)
 #: The loop gets its turn at least so often (in seconds) while many services change.
@@ -249,16 +251,8 @@ class Control:
         state = self._context.state
         services, backends = state.writer(SERVICES.name, ServiceRow), state.writer(BACKENDS.name, BackendsRow)
         with state.transaction() as txn:
-            for name, row in changes.services.items():
-                if row is None:
-                    txn.delete(services, name)
-                else:
-                    txn.upsert(services, row)
-            for name, behind in changes.backends.items():
-                if behind is None:
-                    txn.delete(backends, name)
-                else:
-                    txn.upsert(backends, behind)
+            _replace(txn, services, changes.services)
+            _replace(txn, backends, changes.backends)
 
     # For the other services of the plugin
 
@@ -318,6 +312,14 @@ class Control:
         if not self._synced:
             return Health(level=Level.UNKNOWN, reason="waiting for the first full state")
         return Health(level=Level.OK)
+
+
+def _replace(txn: Transaction, table: WriteTable[T], rows: Mapping[Name, T | None]) -> None:
+    """Rows by their keys, None for those that are gone."""
+    txn.upsert(table, *(row for row in rows.values() if row is not None))
+    for key, row in rows.items():
+        if row is None:
+            txn.delete(table, key)
 
 
 def _local_backends(made: Resolved) -> dict[int, int]:
