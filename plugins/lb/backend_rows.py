@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from itertools import islice
 from typing import Final
 
 from attrs import define
 
 from axoneme.plugins.lb.maps import BackendFlag
-from axoneme.plugins.lb.numbers import Numbers
+from axoneme.plugins.lb.numbers import LimitError, Numbers
 from axoneme.plugins.lb.rows import BackendKey
 
 #: Seconds for which a backend that was taken out of use stays as it is: longer than any program runs that chose it before.
@@ -18,6 +19,10 @@ CLEAR: Final = 0.05
 
 #: Numbers: to ask an enumeration for its members costs more than the rest of what is done with them.
 _USED, _TERMINATING, _REMOTE = map(int, BackendFlag)
+
+
+#: What a holder says of a backend: whether it is terminating, and remote.
+State = tuple[bool, bool]
 
 
 @define(eq=False)
@@ -65,26 +70,33 @@ class BackendRows:
         """The number of a backend that is held."""
         return self._backends[key].number
 
-    def hold(self, key: BackendKey, terminating: bool, remote: bool) -> None:
-        """One holder more. Raises `LimitError` when no number is left."""
-        one = self._backends.get(key)
-        if one is None:
-            one = self._backends[key] = _Backend(self.numbers.take())
-        one.holders += 1
-        one.active += not terminating
-        one.remote = remote
-        self._value(key, one)
-
-    def release(self, key: BackendKey, terminating: bool) -> None:
-        """One holder less: it said the same of `terminating` when it took it."""
-        one = self._backends[key]
-        one.holders -= 1
-        one.active -= not terminating
-        if one.holders:
+    def hold(self, backends: Mapping[BackendKey, State]) -> None:
+        """One holder more for each. Raises `LimitError` when not enough numbers are left; then it holds none of them."""
+        known = self._backends
+        for number, (key, (terminating, remote)) in enumerate(backends.items()):
+            one = known.get(key)
+            if one is None:
+                try:
+                    one = known[key] = _Backend(self.numbers.take())
+                except LimitError:
+                    self.release(dict(islice(backends.items(), number)))
+                    raise
+            one.holders += 1
+            one.active += not terminating
+            one.remote = remote
             self._value(key, one)
-        else:
-            one.idle += 1
-            self._idle.append((key, one.idle))
+
+    def release(self, backends: Mapping[BackendKey, State]) -> None:
+        """One holder less for each: it said the same of them when it took them."""
+        for key, (terminating, _) in backends.items():
+            one = self._backends[key]
+            one.holders -= 1
+            one.active -= not terminating
+            if one.holders:
+                self._value(key, one)
+            else:
+                one.idle += 1
+                self._idle.append((key, one.idle))
 
     def _value(self, key: BackendKey, one: _Backend) -> None:
         flags = _USED if one.active else _USED | _TERMINATING

@@ -149,8 +149,7 @@ class Image:
             self._guard(guard)
         for guard in old.guards:
             self._unguard(guard)
-        for backend, (terminating, _) in old.backends.items():
-            self.backends.release(backend, terminating)
+        self.backends.release(old.backends)
         if demand.rows or demand.backends or demand.guards:
             self._demands[name] = demand
         else:
@@ -197,19 +196,15 @@ class Image:
 
     def _reserve(self, rows: Mapping[RowKey, Wanted], demand: Demand) -> dict[RowKey, bytes | None]:
         """Numbers for all that is new, and the stretch of each row. Raises `LimitError`; then nothing was taken."""
-        held: list[BackendKey] = []
+        self.backends.hold(demand.backends)
         used: dict[RowKey, bytes | None] = {}
         try:
-            for backend, (terminating, remote) in demand.backends.items():
-                self.backends.hold(backend, terminating, remote)
-                held.append(backend)
             for key, row in rows.items():
                 used[key] = self._use(row)
                 if key not in self._rows:
                     self._rows[key] = _Row(self.numbers.take())
         except LimitError:
-            for backend in held:
-                self.backends.release(backend, demand.backends[backend][0])
+            self.backends.release(demand.backends)
             for content in used.values():
                 self.stretches.release(content)
             for key in rows:
