@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 
 from axoneme.core.errors import ResourceError, Where
 
@@ -131,10 +131,11 @@ class Document:
     base: Path = ()
     written: Written | None = None
     lines: int = 0
+    #: The place of all of it.
+    where: Where = field(init=False, repr=False)
 
-    @cached_property
-    def where(self) -> Where:
-        """The place of all of it."""
+    @where.default
+    def _place_of_all(self) -> Where:
         return Where(self.file, self.start.line + 1, self.start.column + 1, dotted(self.base) or None)
 
     def position(self, path: Path = ()) -> Where:

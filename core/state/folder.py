@@ -307,25 +307,25 @@ class Folder:
 
     def _winner(self, key: ResourceKey) -> str:
         """The file from which an object is taken."""
-        if len(self._offers[key]) == 1:
-            return self._offers[key][0]
+        offers = self._offers[key]
+        if len(offers) == 1:
+            return offers[0]
 
         def rank(name: str) -> tuple[bool, bool, bool, str]:
             file = self._files[name]
             return file.gone is not None, not file.objects[key].in_effect, key in file.held, name
 
-        return min(self._offers[key], key=rank)
+        return min(offers, key=rank)
 
     def _publish(self, key: ResourceKey, txn: Transaction) -> None:
-        row = self._resources.get(key)
+        row, offers = self._resources.get(key), self._offers.get(key, ())
+        self._changed.update(offers)
         if row is not None and row.source != self.source:
-            self._changed.update(self._offers.get(key, ()))
             return
-        if not self._offers.get(key):
+        if not offers:
             self._offers.pop(key, None)
             txn.delete(self._resources, key)
             return
-        self._changed.update(self._offers[key])
         file = self._files[self._winner(key)]
         new = file.objects[key]
         if key in file.held:

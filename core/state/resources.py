@@ -35,6 +35,8 @@ _DNS_LABEL: Final = re.compile(_LABEL)
 _DNS_SUBDOMAIN: Final = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 _QUALIFIED: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 
+#: What people write into metadata.
+_METADATA: Final = frozenset(("name", "namespace", "uid", "labels", "annotations"))
 #: What a cluster writes into metadata; it means nothing here.
 _CLUSTER_METADATA: Final = (
     "resourceVersion",
@@ -338,7 +340,8 @@ def _problems(errors: list[ResourceError]) -> tuple[Problem, ...]:
 def _envelope(name: str, namespace: str, kind: ResourceKind, top: Fields, metadata: Fields) -> Envelope:
     """What the parse function gets. Errors in the metadata are reported, so that those of the rest come out as well."""
     top.ignore("status")
-    metadata.ignore(*_CLUSTER_METADATA)
+    if not _METADATA.issuperset(metadata.value):
+        metadata.ignore(*_CLUSTER_METADATA)
     uid, labels, annotations = "", {}, {}
     try:
         uid = metadata.text("uid", "")
