@@ -158,21 +158,24 @@ class Engine:
         number = self.image.number(key)
         return Frontend(front.address, front.port, port.protocol.name, front.kind, port.name, number)
 
-    def _behind(self, made: Resolved) -> list[Backend]:
-        rows, row_number = [], self.image.backends.number
+    def _behind(self, made: Resolved) -> Iterator[Backend]:
         for number, candidates in made.backends.items():
             port = made.service.ports[number]
             protocol, port_name = port.protocol.name, port.name
             for one in candidates:
                 endpoint = one.endpoint
-                node, zone, target = endpoint.node, endpoint.zone, endpoint.target
-                rows.append(
-                    Backend(
-                        one.address, one.port, protocol, port_name,
-                        one.state, one.weight, node, zone, target, row_number(one.key),
-                    )
-                )  # fmt: skip
-        return rows
+                yield Backend(
+                    one.address,
+                    one.port,
+                    protocol,
+                    port_name,
+                    one.state,
+                    one.weight,
+                    endpoint.node,
+                    endpoint.zone,
+                    endpoint.target,
+                    self.image.backends.number(one.key),
+                )
 
 
 def _taken(made: Resolved, taken: Mapping[RowKey, Name]) -> Iterator[Problem]:

@@ -47,9 +47,10 @@ class Candidate:
 
     @property
     def state(self) -> BackendState:
-        if self.endpoint.terminating:
+        endpoint = self.endpoint
+        if endpoint.terminating:
             return BackendState.TERMINATING
-        if not self.endpoint.ready:
+        if not endpoint.ready:
             return BackendState.UNREADY
         return BackendState.ACTIVE if self.weight else BackendState.DRAINED
 
