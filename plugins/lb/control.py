@@ -106,7 +106,8 @@ class Control:
         timer: asyncio.TimerHandle | None = None
         try:
             async for batches in watch_many(*watches, wake=self._wake):
-                self._take(*batches)
+                with uncollected(sum(len(batch.changes) for batch in batches if batch is not None) > MANY):
+                    self._take(*batches)
                 self._initialized = all(state.table(name).initialized for name in INPUTS)
                 if self._initialized:
                     await self._update()
