@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 from axoneme.core.state.resources import Envelope
 from axoneme.plugins.lb.maps import TABLE_SIZES, Algorithm
 from axoneme.plugins.lb.model import Address, FrontendKind, Pool
-from axoneme.plugins.lb.values import address
+from axoneme.plugins.lb.values import virtual
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -116,7 +116,7 @@ def _kinds(text: str) -> frozenset[FrontendKind]:
 
 
 def _addresses(text: str) -> tuple[Address, ...]:
-    return tuple(address(word) for word in _words(text))
+    return tuple(virtual(word) for word in _words(text))
 
 
 def _words(text: str) -> tuple[str, ...]:

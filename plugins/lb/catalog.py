@@ -194,7 +194,7 @@ class Catalog:
     def set_surroundings(self, around: Surroundings) -> None:
         if around == self.around:
             return
-        other = evolve(around, node_addresses=self.around.node_addresses, own=self.around.own) != self.around
+        other = around.defaults != self.around.defaults
         moved = set(around.own) ^ set(self.around.own)
         self.around = around
         self.touch(*(self.names() if other else self._node_ports))

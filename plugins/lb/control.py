@@ -193,7 +193,8 @@ class Control:
             if not one.is_link_local and (not allowed or any(one in net for net in allowed))
         )
         own = frozenset((*hosts, *(a for one in self.catalog.workloads.values() for a in one.addresses)))
-        self.catalog.set_surroundings(evolve(self.catalog.around, node_addresses=ports, own=own))
+        around = evolve(self.catalog.around, node_addresses=ports, hosts=frozenset(hosts), own=own)
+        self.catalog.set_surroundings(around)
 
     # To the kernel
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from axoneme.core.state.parsing import Fields
 from axoneme.core.state.resources import Envelope
 from axoneme.plugins.lb.model import AddressPool, Block, Port, Protocol, Redirect, Requirement
-from axoneme.plugins.lb.values import address, network, port_number
+from axoneme.plugins.lb.values import address, is_loopback, network, port_number, virtual
 
 _OPERATORS: Final = ("In", "NotIn", "Exists", "DoesNotExist")
 _PROTOCOLS: Final = tuple(Protocol.__members__)
@@ -33,14 +33,20 @@ def _block(fields: Fields, edges: bool) -> Block:
         first, last = whole[0], whole[-1]
         if not edges and whole.num_addresses > 2:
             first, last = first + 1, last - 1
-        return Block(first, last)
+        return _checked(fields, Block(first, last), "cidr")
     first = fields.take("start", address)
     last = fields.take("stop", address, first)
     if first.version != last.version:
         raise fields.error("start and stop are of different families", "stop")
     if int(last) < int(first):
         raise fields.error(f"{last} is before {first}", "stop")
-    return Block(first, last)
+    return _checked(fields, Block(first, last), "start")
+
+
+def _checked(fields: Fields, block: Block, name: str) -> Block:
+    if is_loopback(block.first, block.last):
+        raise fields.error("loopback addresses are every workload's own: a service cannot have one", name)
+    return block
 
 
 def selector(fields: Fields) -> tuple[Requirement, ...]:
@@ -84,7 +90,7 @@ def parse_redirect(envelope: Envelope) -> Redirect:
     }
     if front.one_of("addressMatcher", "serviceMatcher") == "addressMatcher":
         matcher = front.fields("addressMatcher")
-        made = Redirect(address=matcher.take("ip", address), ports=matcher.each("toPorts", _port), **common)
+        made = Redirect(address=matcher.take("ip", virtual), ports=matcher.each("toPorts", _port), **common)
     else:
         matcher = front.fields("serviceMatcher")
         if matcher.text("namespace", envelope.namespace) != envelope.namespace:

@@ -12,7 +12,7 @@ from axoneme.core.state.parsing import Fields
 from axoneme.core.state.resources import Envelope
 from axoneme.plugins.lb.annotations import Annotations
 from axoneme.plugins.lb.model import Address, Distribution, Pool, Port, Protocol, Service, ServiceType
-from axoneme.plugins.lb.values import address, network
+from axoneme.plugins.lb.values import network, virtual
 
 _PROTOCOLS = tuple(Protocol.__members__)
 _TYPES = {one.value: one for one in ServiceType}
@@ -39,7 +39,7 @@ def parse_service(envelope: Envelope) -> Service:
         selector=spec.labels("selector", {}),
         cluster_ips=addresses,
         headless=headless,
-        external_ips=spec.takes("externalIPs", address, ()),
+        external_ips=spec.takes("externalIPs", virtual, ()),
         families=_families(spec),
         ports=_ports(spec),
         affinity=_affinity(spec),
@@ -67,7 +67,7 @@ def _annotated(annotations: Annotations) -> dict[str, Any]:
 
 
 def _pool(spec: Fields, annotations: Annotations) -> Pool:
-    asked = spec.take("loadBalancerIP", address, None)
+    asked = spec.take("loadBalancerIP", virtual, None)
     return annotations.pool(() if asked is None else (asked,))
 
 
@@ -86,7 +86,7 @@ def _cluster_ips(spec: Fields) -> tuple[tuple[Address, ...], bool]:
     found = []
     for text in texts:
         try:
-            found.append(address(text))
+            found.append(virtual(text))
         except ValueError as error:
             spec.note(str(error), name)
     if len(found) > 1 and len({one.version for one in found}) < len(found):

@@ -22,6 +22,7 @@ from axoneme.plugins.lb.model import (
 )
 from axoneme.plugins.lb.rows import BackendKey, RowKey, row_key
 from axoneme.plugins.lb.selection import Candidate, Judged, Rule, Why, is_plain, judge
+from axoneme.plugins.lb.values import is_loopback
 
 #: Backends by the port of the service (number in `Service.ports`).
 Backends = Mapping[int, Sequence[Candidate]]
@@ -43,11 +44,13 @@ class Surroundings:
     """What else a service depends on.
 
     :param node_addresses: of this node, where its NodePorts are.
+    :param hosts: all addresses of this node.
     :param own: addresses of this node and its workloads, which are more than services.
     """
 
     defaults: Defaults = Defaults()
     node_addresses: tuple[Address, ...] = ()
+    hosts: frozenset[Address] = frozenset()
     own: frozenset[Address] = frozenset()
 
 
@@ -118,7 +121,8 @@ def resolve(
             if before is None or rank <= before.rank:
                 made.demand.rows[key] = Wanted(chosen, members, flags, sources, skips, rank)
     made.demand.guards = _guards(fronts, around)
-    made.problems += _problems(service, made, fronts)
+    made.problems += _problems(service, made, fronts, hosts)
+    made.problems += (Problem(text, service.where) for one in hosts if (text := _not_here(around, one)))
     return made
 
 
@@ -164,8 +168,20 @@ def _node_ports(service: Service, around: Surroundings) -> Iterator[Front]:
 
 def _host_ports(around: Surroundings, hosts: Sequence[HostPort]) -> Iterator[Front]:
     for number, one in enumerate(hosts):
-        for address in around.node_addresses if one.host_ip is None else (one.host_ip,):
-            yield Front(FrontendKind.HOST_PORT, address, one.host_port, number)
+        if not _not_here(around, one):
+            for address in around.node_addresses if one.host_ip is None else (one.host_ip,):
+                yield Front(FrontendKind.HOST_PORT, address, one.host_port, number)
+
+
+def _not_here(around: Surroundings, one: HostPort) -> str:
+    """Why a host port is not at the address that it names; empty if it is."""
+    if one.host_ip is None:
+        return ""
+    if is_loopback(one.host_ip):
+        return f"hostIP {one.host_ip} is every workload's own (loopback): port {one.host_port} is not served there"
+    if one.host_ip not in around.hosts:
+        return f"hostIP {one.host_ip} is no address of this node: port {one.host_port} is not served there"
+    return ""
 
 
 def _held(service: Service, backends: Backends) -> dict[BackendKey, tuple[bool, bool]]:
@@ -272,7 +288,9 @@ def _guards(fronts: Sequence[Front], around: Surroundings) -> tuple[RowKey, ...]
     return tuple(found)
 
 
-def _problems(service: Service, made: Resolved, fronts: Sequence[Front]) -> Iterator[Problem]:
+def _problems(
+    service: Service, made: Resolved, fronts: Sequence[Front], hosts: Sequence[HostPort]
+) -> Iterator[Problem]:
     def problem(message: str, hint: str | None = None) -> Problem:
         return Problem(message, service.where, hint)
 
@@ -282,7 +300,7 @@ def _problems(service: Service, made: Resolved, fronts: Sequence[Front]) -> Iter
         yield problem("a headless service has no address: there is nothing to balance")
     elif not service.ports:
         yield problem("it has no ports")
-    elif not fronts:
+    elif not fronts and not hosts:
         yield problem("it has no address", "there is nobody here who gives it one: say clusterIP")
     elif service.type is not ServiceType.CLUSTER_IP:
         missing = [port for port in service.ports if not port.node_port]

@@ -28,7 +28,7 @@ from axoneme.plugins.lb.model import (
     Slice,
     SlicePort,
 )
-from axoneme.plugins.lb.values import address
+from axoneme.plugins.lb.values import address, virtual
 
 log = logs.get(__name__)
 
@@ -71,7 +71,7 @@ class LocalRecord:
 
     def local(self, path: Path) -> Local:
         """The service. Raises `ValueError` with what is wrong."""
-        vips = tuple(address(text) for text in self.vips)
+        vips = tuple(virtual(text) for text in self.vips)
         for number, what in (
             (self.port, "port"),
             (self.node_port or 1, "node port"),

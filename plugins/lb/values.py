@@ -11,6 +11,8 @@ from axoneme.plugins.lb.model import Address, Network
 #: 224.0.0.0 and 240.0.0.0: addresses of several hosts are from the one on, before the other.
 _MULTICAST: Final = 0xE0000000
 _RESERVED: Final = 0xF0000000
+#: First and last, by family.
+_LOOPBACK: Final = {4: (0x7F000000, 0x7FFFFFFF), 6: (1, 1)}
 
 
 def address(text: str) -> Address:
@@ -32,6 +34,20 @@ def _other(text: str) -> Address:
     if found.is_multicast or found.is_unspecified:
         raise ValueError(f"{text!r} is no address of a single host")
     return found
+
+
+def virtual(text: str) -> Address:
+    """An address that a service can have: one, as `address` has it, that is not everybody's own."""
+    found = address(text)
+    if is_loopback(found):
+        raise ValueError(f"{text!r} is every workload's own (loopback): a service cannot have it")
+    return found
+
+
+def is_loopback(first: Address, last: Address | None = None) -> bool:
+    """Whether an address, or one of those up to another one, is a loopback address."""
+    low, high = _LOOPBACK[first.version]
+    return int(first) <= high and low <= int(last or first)
 
 
 def network(text: str) -> Network:

@@ -106,6 +106,39 @@ status: {phase: Running, podIPs: [{ip: 10.0.0.7}]}
         assert "job:host-port" not in names(made)
 
 
+async def test_a_host_port_is_only_at_the_node_s_own_addresses() -> None:
+    """Not at every workload's localhost, and not at other hosts' addresses, until they are the node's."""
+    ports = "".join(
+        f"{{containerPort: 8080, hostPort: 80{number}, hostIP: {ip}}}, "
+        for number, ip in enumerate(("127.0.0.1", '"::1"', "192.0.2.1", "192.0.2.2"))
+    )
+    pod = f"""\
+apiVersion: v1
+kind: Pod
+metadata: {{name: web}}
+spec: {{nodeName: NODE, containers: [{{name: a, ports: [{ports}]}}]}}
+status: {{podIPs: [{{ip: 10.0.0.7}}]}}
+"""
+    async with kit() as made:
+        hosts = made.agent.workloads.ipcache
+        hosts.set_hosts({ip_address("192.0.2.1")})
+        made.resource("pod.yaml", pod.replace("NODE", made.agent.settings.node.node_name()))
+        await until(lambda: behind(made, "192.0.2.1", 802) == ["10.0.0.7:8080"])
+        assert row_of(made, "127.0.0.1", 800) is None
+        assert row_of(made, "::1", 801) is None
+        assert row_of(made, "192.0.2.2", 803) is None
+        assert [one.message for one in names(made)["web:host-port"].problems] == [
+            "hostIP 127.0.0.1 is every workload's own (loopback): port 800 is not served there",
+            "hostIP ::1 is every workload's own (loopback): port 801 is not served there",
+            "hostIP 192.0.2.2 is no address of this node: port 803 is not served there",
+        ]
+        hosts.set_hosts({ip_address("192.0.2.1"), ip_address("192.0.2.2")})
+        await until(lambda: behind(made, "192.0.2.2", 803) == ["10.0.0.7:8080"])
+        assert len(names(made)["web:host-port"].problems) == 2
+        hosts.set_hosts({ip_address("192.0.2.1")})
+        await until(lambda: row_of(made, "192.0.2.2", 803) is None)
+
+
 def catalog() -> Catalog:
     return Catalog(Surroundings(), Addresses())
 

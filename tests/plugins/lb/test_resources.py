@@ -304,3 +304,28 @@ def test_mistakes_in_a_policy(old: str, new: str, field: str) -> None:
     row = read(REDIRECT.replace(old, new))
     assert not row.in_effect
     assert any(problem.where and str(problem.where.field).endswith(field) for problem in row.problems)
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "place"),
+    [
+        ("Service", "clusterIP: 127.0.0.10, ports: []", "clusterIP"),
+        ("Service", 'clusterIPs: [10.96.0.1, "::1"], ports: []', "clusterIPs"),
+        ("Service", 'externalIPs: [192.0.2.1, "::ffff:127.0.0.1"], ports: []', "externalIPs[1]"),
+        ("Service", "type: LoadBalancer, loadBalancerIP: 127.1.2.3, ports: []", "loadBalancerIP"),
+        ("CiliumLoadBalancerIPPool", "blocks: [{cidr: 127.0.0.0/30}]", "blocks[0].cidr"),
+        ("CiliumLoadBalancerIPPool", 'blocks: [{start: "::", stop: "::2"}]', "blocks[0].start"),
+        (
+            "CiliumLocalRedirectPolicy",
+            'redirectFrontend: {addressMatcher: {ip: 127.0.0.1, toPorts: [{port: "53", protocol: UDP}]}}, '
+            'redirectBackend: {localEndpointSelector: {}, toPorts: [{port: "53", protocol: UDP}]}',
+            "redirectFrontend.addressMatcher.ip",
+        ),
+    ],
+)
+def test_no_service_has_a_loopback_address(kind: str, spec: str, place: str) -> None:
+    """The kernel's key knows no namespace: it would be everybody's localhost."""
+    version = "v1" if kind == "Service" else "cilium.io/v2"
+    row = read(f"apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a}}\nspec: {{{spec}}}\n")
+    assert [str(one.where).partition("(spec.")[2] for one in row.problems] == [f"{place})"]
+    assert row.parsed is None

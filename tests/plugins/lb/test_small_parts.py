@@ -81,6 +81,7 @@ def test_local_services_are_kept_and_bad_ones_are_put_aside(tmp_path: Path) -> N
     for wrong in (
         LocalRecord(name="a", port=80),
         LocalRecord(name="a", vips=("nonsense",), port=80),
+        LocalRecord(name="a", vips=("127.0.0.1",), port=80),
         LocalRecord(name="a", vips=("10.0.0.1",), port=0),
         LocalRecord(name="a", vips=("10.0.0.1",), port=80, protocol="ICMP"),
         LocalRecord(name="a", vips=("10.0.0.1",), port=80, algorithm="best"),
