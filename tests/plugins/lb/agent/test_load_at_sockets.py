@@ -35,6 +35,15 @@ def world() -> Iterator[World]:
         yield made
 
 
+@pytest.fixture(autouse=True)
+def _alive(world: World) -> Iterator[None]:
+    """A test that fails while no agent runs leaves one to the others."""
+    yield
+    assert world.node.process is not None
+    if world.node.process.poll() is not None:
+        world.node.start()
+
+
 def choose(world: World, *names: str, leaving: Sequence[str] = ()) -> None:
     """Only these get new connections, from now on."""
     world.resource("web.yaml", SERVICE + world.behind("web", PORT, names, leaving))
