@@ -175,8 +175,10 @@ def reachable(netns: str, address: str, port: int, *, udp: bool = False, timeout
         return False
 
 
-def flood(netns: str, address: str, port: int, flows: int, *, per_second: int = 4000) -> None:
-    """So many UDP flows from a namespace, each of one datagram from a port of its own, at no more than this rate."""
+def flood(
+    netns: str, address: str, port: int, flows: int, *, per_second: int = 4000, first: int = 2000
+) -> None:
+    """So many UDP flows from a namespace, each of one datagram from a port of its own (`first` …), at no more than this rate."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
 
     def send() -> None:
@@ -184,7 +186,7 @@ def flood(netns: str, address: str, port: int, flows: int, *, per_second: int = 
         for number in range(flows):
             # A port that another socket has is left out.
             with socket.socket(family, socket.SOCK_DGRAM) as once, contextlib.suppress(OSError):
-                once.bind(("", 2000 + number))
+                once.bind(("", first + number))
                 once.sendto(b"flood", (address, port))
             if number % 40 == 0:
                 time.sleep(max(0.0, begin + number / per_second - time.monotonic()))

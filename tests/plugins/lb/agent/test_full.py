@@ -25,7 +25,9 @@ VIPS: dict[str, Pair] = {
     "far": ("203.0.113.9", "2001:db8:80::9"),
 }
 PORT, FLOODED, ENTRIES = 8080, 9999, 1024
-FULL = "CT: Map insertion failed"
+FULL, NO_PORT = "CT: Map insertion failed", "No mapping for NAT masquerade"
+#: Those that the node gives out (bpf/translation.h).
+FIRST_PORT, LAST_PORT = 1024, 29999
 
 
 @frozen
@@ -148,20 +150,24 @@ def test_the_connection_table(place: Place) -> None:
 
     with ThreadPoolExecutor() as pool:
         done = pool.submit(flooding)
-        node.until(lambda: any("IPv4 is full" in told for told in node.problems()), "the status says so")
-        refused = [place.refuses("outside", "far", VIPS["far"][0]) for _ in range(5)]
-        refused += [place.refuses("client", "near", VIPS["near"][0]) for _ in range(5)]
+        refused = []
+        for family, name in enumerate(("IPv4", "IPv6")):  # the tables are flooded one after the other
+            node.until(
+                lambda n=name: any(f"{n} is full" in told for told in node.problems()), "the status says so"
+            )  # type: ignore[misc]
+            refused.append([place.refuses("outside", "far", VIPS["far"][family]) for _ in range(5)])
+            refused.append([place.refuses("client", "near", VIPS["near"][family]) for _ in range(5)])
         while not done.done():
             for pipe in lasting:
                 pipe.passes()
         done.result()
-    assert any(refused[:5]), "from outside"
-    assert any(refused[5:]), "from a workload"
+    assert all(any(each) for each in refused), "from outside and from a workload, by both families"
     assert node.metric("axoneme_connections_evicted_total") == 0
     node.until(lambda: not node.problems(), "all is well again")
     assert place.dropped(FULL) == node.metric("axoneme_connections_refused_total") > 1_000
     for name, client_name in (("far", "outside"), ("near", "client")):
-        node.until(lambda n=name, c=client_name: not place.refuses(c, n, VIPS[n][0]), "new ones, too")  # type: ignore[misc]
+        for vip in VIPS[name]:
+            node.until(lambda n=name, c=client_name, v=vip: not place.refuses(c, n, v), "new ones, too")  # type: ignore[misc]
     for pipe in lasting:
         pipe.passes()
         pipe.asking.close()
@@ -202,23 +208,30 @@ def asks(udp: socket.socket) -> bool:
 
 
 def test_the_ports_towards_one_server() -> None:
-    """As many datagrams go to one place as the node has no ports for."""
+    """Each port that the node gives out has a flow to one place; there is none for another, and that is counted to the packet."""
     with place_of(131_072) as place:
         node, client = place.world.node, place.world.workloads["client"]
         place.world.netns.serve_udp(place.world.workloads["far"].netns, FLOODED)
-        lasting = place.opened("client", "far", SERVER[0], PORT)
-        with connected(client.netns, SERVER[0], FLOODED, udp=True) as known:
-            assert asks(known)
-            flood(client.netns, SERVER[0], FLOODED, 60_000, per_second=1_000_000)
-            (told,) = node.until(node.problems, "the status says so")
-            assert "found no free port" in told
-            assert place.dropped("No mapping for NAT masquerade") > 0
-            new = []
-            for _ in range(10):
-                with connected(client.netns, SERVER[0], FLOODED, udp=True, timeout=0.1) as late:
-                    new.append(asks(late))
-            assert not all(new)
-            known.settimeout(5)
-            assert asks(known)
-            lasting.passes()
-        place.opened("client", "far", SERVER[0], PORT).passes()  # another place has its own ports
+        for family, server in enumerate(SERVER):
+            lasting = place.opened("client", "far", server, PORT)
+            with connected(client.netns, server, FLOODED, udp=True) as known:
+                assert asks(known)
+                flood(
+                    client.netns,
+                    server,
+                    FLOODED,
+                    LAST_PORT - FIRST_PORT + 1,
+                    per_second=1_000_000,
+                    first=FIRST_PORT,
+                )
+                before = place.dropped(NO_PORT)
+                for _ in range(10):
+                    with connected(client.netns, server, FLOODED, udp=True, timeout=0.05) as late:
+                        assert not asks(late), ("IPv4", "IPv6")[family]
+                assert place.dropped(NO_PORT) == before + 10
+                (told,) = node.until(node.problems, "the status says so")
+                assert "found no free port" in told
+                known.settimeout(5)
+                assert asks(known)
+                lasting.passes()
+            place.opened("client", "far", server, PORT).passes()  # another place has its own ports
