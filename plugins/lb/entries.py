@@ -15,11 +15,15 @@ OfRow = dict[str, frozenset[bytes]]
 #: Entries of all kinds, in the order in which they came.
 ByKind = dict[str, dict[bytes, None]]
 
-#: What entries are called in messages, and the setting that makes room for more.
+#: What entries are called in messages, the setting that makes room for more, and what to do where there is none.
 _NAMES: Final = {
-    "members": ("backends of services with affinity", "backends"),
-    "sources": ("source ranges", "sources"),
-    "skips": ("exceptions from local redirects", "skips"),
+    "members": ("backends of services with affinity", "backends", ""),
+    "sources": ("source ranges", "sources", ""),
+    "skips": (
+        "exceptions from local redirects",
+        "skips",
+        "select fewer workloads, or leave out skipRedirectFromBackend",
+    ),
 }
 
 
@@ -50,7 +54,7 @@ class Entries:
         :param numbers: of the rows that it had and will have; asked only if it may be too much.
         """
         rows = [row for row in rows if row.balance.affinity or row.sources or row.skips]
-        for kind, (what, limit) in _NAMES.items() if rows else ():
+        for kind, (what, limit, hint) in _NAMES.items() if rows else ():
             more = sum(_count(kind, row) for row in rows)
             if not more or len(self._entries[kind]) + more <= self._room[kind]:
                 continue
@@ -58,7 +62,7 @@ class Entries:
             own = numbers()
             kept = sum(_number_in(kind, entry) not in own for entry in self._entries[kind])
             if kept + more > self._room[kind]:
-                raise LimitError(what, limit, self._room[kind])
+                raise LimitError(what, limit, self._room[kind], hint)
 
     def replace(self, before: OfRow, after: OfRow) -> None:
         """The entries of one row."""

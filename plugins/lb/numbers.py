@@ -19,16 +19,20 @@ class LimitError(AxonemeError):
     """One of the kernel's maps is full. What needed it keeps what it had.
 
     :param limit: the setting to raise.
+    :param hint: what else can be done, where it is no setting.
     """
 
-    def __init__(self, what: str, limit: str, size: int) -> None:
-        super().__init__(f"no room for more {what} than {size:,}", hint=f"raise lb.{limit}")
+    def __init__(self, what: str, limit: str, size: int, hint: str = "") -> None:
+        super().__init__(f"no room for more {what} than {size:,}", hint=hint or f"raise lb.{limit}")
         self.limit = limit
 
 
 @define
 class Numbers:
     """Numbers from 1 on, below `size`: new ones first, then those that were given back longest ago.
+
+    A restart knows which are in use, but not who had the others: those above them count as new, and may meet what is left of
+    who had them before. That harms nobody: a client keeps only a backend that the service has, and connections are counted anew.
 
     :param what: what they are for, in messages.
     :param limit: the setting that `size` comes from.

@@ -28,6 +28,10 @@ from axoneme.plugins.lb.values import is_loopback
 Backends = Mapping[int, Sequence[Candidate]]
 
 
+#: Port of the service (number in `Service.ports`), address family, and whether only backends on this node count.
+JudgedKey = tuple[int, int, bool]
+
+
 @frozen
 class Defaults:
     """What the configuration says, for services that say nothing themselves."""
@@ -73,14 +77,14 @@ class Front(NamedTuple):
 class Resolved:
     """What a service comes to.
 
-    :param judged: by port of the service, family and whether only local backends count.
+    :param judged: what became of its backends.
     """
 
     service: Service
     demand: Demand
     fronts: list[Front] = field(factory=list)
     backends: Backends = field(factory=dict)
-    judged: dict[tuple[int, int, bool], Judged] = field(factory=dict)
+    judged: dict[JudgedKey, Judged] = field(factory=dict)
     problems: list[Problem] = field(factory=list)
 
 
@@ -111,8 +115,7 @@ def resolve(
     for front in made.fronts:
         rank = _RANKS[front.kind]
         for scope, key in front.keys(service):
-            local = _local_only(service, front.kind, scope)
-            members = _members(made, around.defaults, front, local)
+            members = _members(made, around.defaults, judged_key(service, front, scope))
             flags, sources = _flags(service, around, front, scope)
             if skips:
                 flags |= _SKIP_BACKENDS
@@ -211,21 +214,22 @@ def _alike(service: Service, defaults: Defaults) -> Balance:
     return Balance(Algorithm.MAGLEV, service.maglev_size or defaults.maglev_size, service.affinity)
 
 
-def _local_only(service: Service, kind: FrontendKind, scope: Scope) -> bool:
-    """externalTrafficPolicy is about those who come from outside, internalTrafficPolicy about ClusterIPs."""
+def judged_key(service: Service, front: Front, scope: Scope) -> JudgedKey:
+    """What of `Resolved.judged` a frontend has for traffic from there.
+
+    externalTrafficPolicy is about those who come from outside, internalTrafficPolicy about ClusterIPs.
+    """
+    local = service.internal_local and front.kind is FrontendKind.CLUSTER_IP
     if scope is Scope.EXTERNAL:
-        return service.external_local
-    return service.internal_local and kind is FrontendKind.CLUSTER_IP
+        local = service.external_local
+    return front.number, front.address.version, local
 
 
-def _members(
-    made: Resolved, defaults: Defaults, front: Front, local: bool
-) -> tuple[tuple[BackendKey, int], ...]:
-    version = front.address.version
-    chosen = (front.number, version, local)
+def _members(made: Resolved, defaults: Defaults, chosen: JudgedKey) -> tuple[tuple[BackendKey, int], ...]:
+    number, version, local = chosen
     judged = made.judged.get(chosen)
     if judged is None:
-        candidates = [one for one in made.backends.get(front.number, ()) if one.address.version == version]
+        candidates = [one for one in made.backends.get(number, ()) if one.address.version == version]
         judged = made.judged[chosen] = _judged(made.service, candidates, defaults, local)
     return tuple(sorted({one.key: (one.key, one.weight) for one in judged.used}.values()))
 

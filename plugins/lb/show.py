@@ -11,7 +11,7 @@ from axoneme.plugins.lb.engine import Engine
 from axoneme.plugins.lb.maps import Algorithm, BackendFlag, Scope, ServiceFlag
 from axoneme.plugins.lb.model import Address, Protocol
 from axoneme.plugins.lb.pools import Addresses
-from axoneme.plugins.lb.resolve import Front, Resolved
+from axoneme.plugins.lb.resolve import Front, Resolved, judged_key
 from axoneme.plugins.lb.rows import SERVICE, row_key
 from axoneme.plugins.lb.selection import Candidate, Judged, Why
 from axoneme.plugins.lb.tables import BackendState
@@ -100,11 +100,7 @@ def _kind(made: Resolved, front: Front, flags: int) -> list[str]:
 
 def _judged(made: Resolved, front: Front, scope: Scope) -> Judged:
     """What became of the backends for a frontend used from there."""
-    service = made.service
-    local = service.external_local if scope is Scope.EXTERNAL else False
-    if scope is Scope.INTERNAL and service.internal_local and not front.kind.external:
-        local = True
-    return made.judged.get((front.number, front.address.version, local), Judged(()))
+    return made.judged.get(judged_key(made.service, front, scope), Judged(()))
 
 
 def _pairs(judged: Judged) -> Iterator[tuple[Candidate, Why]]:

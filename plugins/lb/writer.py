@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from axoneme.core.datapath.kernel import MapFull
 from axoneme.core.datapath.layout import Struct
 from axoneme.core.datapath.maps import Map
 from axoneme.plugins.lb.demand import Found, Writes
@@ -43,24 +44,39 @@ def read(maps: Maps) -> Found:
 
 
 def write(maps: Maps, writes: Writes) -> None:
-    """Raises `BpfError`, `MapFull` among them; then any part may have been done."""
+    """In their order; only where a map has no room for that, what is to be dropped from it goes first.
+
+    :raises BpfError: `MapFull` among them; then any part may have been done.
+    """
     _write_backends(maps, writes.backends)
     _write_slots(maps, writes.slots)
     for kind, entries in writes.entries.items():
+        unwanted = {name: keys for name, _, keys in _entry_maps(kind, writes.drop_entries[kind])}
         for name, layout, keys in _entry_maps(kind, entries):
-            maps(name).update_batch(_array(layout, keys), np.ones(len(keys), np.uint32))
+            dropped = _array(layout, unwanted.get(name, ()))
+            _update(maps(name), _array(layout, keys), np.ones(len(keys), np.uint32), dropped)
     for family, size in ((4, 8), (6, 20)):
         chosen = {key: value for key, value in writes.rows.items() if len(key) == size}
+        dropped = _array(FRONTEND[family], [key for key in writes.drop_rows if len(key) == size])
+        table = maps(f"lb_services{family}")
         if chosen:
-            maps(f"lb_services{family}").update_batch(
-                _array(FRONTEND[family], chosen), _array(ROW, chosen.values())
-            )
-        dropped = [key for key in writes.drop_rows if len(key) == size]
-        if dropped:
-            maps(f"lb_services{family}").delete_batch(_array(FRONTEND[family], dropped))
+            _update(table, _array(FRONTEND[family], chosen), _array(ROW, chosen.values()), dropped)
+        if len(dropped):
+            table.delete_batch(dropped)
     for kind, entries in writes.drop_entries.items():
         for name, layout, keys in _entry_maps(kind, entries):
             maps(name).delete_batch(_array(layout, keys))
+
+
+def _update(table: Map, keys: Array, values: Array, unwanted: Array) -> None:
+    """Writes these entries. Where there is no room for them, those that are to be dropped go first."""
+    try:
+        table.update_batch(keys, values)
+    except MapFull:
+        if not len(unwanted):
+            raise
+        table.delete_batch(unwanted)
+        table.update_batch(keys, values)
 
 
 def _write_backends(maps: Maps, backends: Mapping[int, bytes]) -> None:

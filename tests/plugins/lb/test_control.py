@@ -316,6 +316,28 @@ async def test_what_a_cluster_would_do_and_nobody_does_here_is_said() -> None:
         await until(lambda: names(made).keys() == {"second"} and not names(made)["second"].problems)
 
 
+async def test_a_full_map_has_room_for_what_comes_as_something_goes() -> None:
+    """In one batch what comes is written first, and finds no room: 1,024 rows, and later 1,024 members, are exactly all."""
+    many = ", ".join(f"192.0.{number >> 8}.{number & 255}" for number in range(512))
+    text = service("a", f"externalIPs: [{many}], ports: [{{port: 80}}]")
+    sticky = service("a", "externalIPs: [192.0.2.1], sessionAffinity: ClientIP, ports: [{port: 80}]")
+    sticky += slices("a", [f"10.0.{number >> 8}.{number & 255}" for number in range(512)])
+    async with kit() as made:
+        table, members = (made.agent.datapath.map(name) for name in ("lb_services4", "lb_members"))
+        made.resource("a.yaml", text)
+        await until(lambda: len(table.items()[0]) == 1024)
+        engine = control.of(made.agent.context("lb")).engine
+        made.resource("a.yaml", text.replace("name: a", "name: b").replace("192.0.", "192.1."))
+        await until(lambda: row_of(made, "192.1.1.255", 80) is not None)
+        assert len(table.items()[0]) == 1024
+        made.resource("a.yaml", sticky)
+        await until(lambda: len(members.items()[0]) == 1024)
+        made.resource("a.yaml", sticky.replace("name: a", "name: b"))
+        await until(lambda: "b" in names(made) and "a" not in names(made))
+        assert len(members.items()[0]) == 1024
+        assert control.of(made.agent.context("lb")).engine is engine, "it did not have to begin anew"
+
+
 async def test_what_does_not_fit_is_said_and_fits_later() -> None:
     async with kit(slots=1024, maglev_size=1021, algorithm="maglev") as made:
         text = service("one", "clusterIP: 10.96.0.1, ports: [{port: 80}]") + slices("one", ["10.0.0.1"])

@@ -6,11 +6,13 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from typing import Any
 
 import pytest
+from attrs import fields
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lb_maps import Maps
 
 from axoneme.plugins.lb.backend_rows import CLEAR
+from axoneme.plugins.lb.config import LbConfig
 from axoneme.plugins.lb.demand import Balance, Demand, Wanted
 from axoneme.plugins.lb.image import GRACE, Image
 from axoneme.plugins.lb.maps import Algorithm, Scope, Sizes
@@ -229,3 +231,18 @@ def test_a_row_is_whose_kind_has_more_right_to_it_whoever_comes_first() -> None:
     assert not image.apply(("z", "dns"), Demand()).taken
     assert image._contenders == {}
     assert image._contended == {}
+
+
+def test_who_finds_no_room_is_told_of_a_setting_that_there_is() -> None:
+    key = row_key(vip(1), 80, 6, Scope.INTERNAL)
+    for wanted, sizes in (
+        (Wanted(Balance(affinity=5), ((backend_key(vip(9), 80, 6), 1),) * 2), Sizes(backends=1)),
+        (Wanted(Balance(), (), 0, (IPv4Network("10.0.0.0/8"),) * 2), Sizes(sources=1)),
+        (Wanted(Balance(), (), 0, (), tuple(range(65_537))), Sizes()),
+    ):
+        with pytest.raises(LimitError) as caught:
+            Image(sizes).apply(("", "a"), Demand({key: wanted}))
+        names = {field.name for field in fields(LbConfig)}
+        hint = str(caught.value.hint)
+        assert "raise lb." not in hint or hint.removeprefix("raise lb.") in names, hint
+        assert hint
