@@ -104,6 +104,17 @@ def _backend(family: int) -> Struct:
 
 BACKEND = {4: _backend(4), 6: _backend(6)}
 
+
+def _way(family: int) -> Struct:
+    return Struct(
+        f"lb_way{family}",
+        {"address": ADDRESS[family], "number": u32, "port": be16, "pad": u16},
+        "A backend elsewhere that a connection was given to. Its number may be another one's by now.",
+    )
+
+
+WAY = {4: _way(4), 6: _way(6)}
+
 CLIENT = Struct(
     "lb_client",
     {"client": array(u32, 4), "service": u32, "kind": u32},
@@ -206,7 +217,7 @@ def _of_family(family: int, sizes: Sizes) -> tuple[MapSpec, ...]:
             doc="an answer's entry before it is entered, per CPU",
         ),
         MapSpec(
-            f"lb_ways{family}", MapKind.LRU_HASH, TUPLE[family], u32, sizes.sockets,
+            f"lb_ways{family}", MapKind.LRU_HASH, TUPLE[family], WAY[family], sizes.sockets,
             doc="backends elsewhere that answer clients themselves, by connection",
         ),
         MapSpec(

@@ -261,8 +261,8 @@ def test_the_backends_node_chooses_the_same(direct: Edge) -> None:
     for sport in range(2000, 2040):
         if opened(direct, sport).verdict is Xdp.TX:
             given[sport] = True
-    keys, numbers = ways.items()
-    chosen = dict(zip(keys["sport"].tolist(), numbers.tolist(), strict=True))
+    keys, values = ways.items()
+    chosen = dict(zip(keys["sport"].tolist(), values["number"].tolist(), strict=True))
     assert chosen.keys() == given.keys()
     # On the node of backend 1 that one is a workload.
     direct.backend(1, "b", 8080)
@@ -287,6 +287,26 @@ def test_connections_keep_their_backend_when_the_table_changes(direct: Edge) -> 
     for sport in sports:
         assert opened(direct, sport, ACK).verdict is Xdp.TX
     assert sorted(map(str, zip(*ways.items(), strict=True))) == before
+
+
+def test_a_number_that_another_backend_has_by_now_is_no_way(direct: Edge) -> None:
+    """The connection is over, and what still comes of it is not for a stranger: he may not even be of this service."""
+    sports = [sport for sport in range(2000, 2040) if opened(direct, sport).verdict is Xdp.TX]
+    keys, values = direct.bench.map(f"lb_ways{direct.family}").items()
+    first = [int(port) for port in keys["sport"][values["number"] == 1]]
+    assert set(first) < set(sports)
+    for number, port in ((1, 8080), (4, 8080)):  # 1 is a workload here now, and 4 what it was elsewhere
+        direct.backend(number, "b" if number == 1 else "remote", port)
+    direct.service(*([4, 2, 3] * 64), flags=int(ServiceFlag.DSR))
+    for sport in first:
+        assert opened(direct, sport, ACK).verdict is Xdp.TX, "not the workload's"
+    _, values = direct.bench.map(f"lb_ways{direct.family}").items()
+    assert set(values["number"].tolist()) == {2, 4}
+    direct.backend(4, "remote", 8081)
+    direct.service(*([3] * 64), flags=int(ServiceFlag.DSR))
+    assert {opened(direct, sport, ACK).verdict for sport in first} == {Xdp.PASS}, (
+        "another port is another one"
+    )
 
 
 def test_after_the_handshake_both_directions_are_xdps(remote: Edge) -> None:
