@@ -17,6 +17,7 @@ from outside_world import (
     NODE_PORT,
     PORT,
     SHORT,
+    VIP,
     choose,
     from_outside,
     outside_world,
@@ -25,10 +26,12 @@ from outside_world import (
     to_the_world,
 )
 
+from axoneme.core.testing.namespaces import reachable
 from axoneme.core.testing.traffic import Kind, Report, Traffic
 
 pytestmark = pytest.mark.kernel
 
+FRONTS = [(address, port) for addresses, port in ((VIP, PORT), (NODE, NODE_PORT)) for address in addresses]
 EVERYBODY = ("near-0", "near-1", "far-0", "far-1")
 #: Backends of one update after another: each comes and goes.
 SETS = (("near-0", "far-0"), ("far-0", "far-1"), ("near-1",), ("far-1", "near-0", "near-1"), ("far-1",))
@@ -55,6 +58,11 @@ def received(world: World, report: Report, name: str, protocol: str = "") -> int
     """What came to a backend: connections and datagrams."""
     begin = f"{world.workloads[name].netns}:{PORT}/{protocol}"
     return sum(count for server, count in report.received.items() if server.startswith(begin))
+
+
+def new_datagram(world: World, address: str, port: int) -> bool:
+    """Whether the first datagram of a socket is answered."""
+    return reachable(world.workloads["client"].netns, address, port, udp=True, timeout=3)
 
 
 def test_all_backends_are_replaced_and_no_request_fails(world: World) -> None:
@@ -88,28 +96,41 @@ def test_the_agent_is_killed_and_comes_back_and_services_change_meanwhile(world:
         alive = traffic.report()
         for name in ("near-0", "far-0"):
             assert received(world, alive, name, "tcp") > received(world, dead, name, "tcp")
+        assert all(new_datagram(world, *front) for front in FRONTS for _ in range(4))
         world.node.start()
         assert world.node.call("lb.map", view="services") == before, "numbers and slots stay"
         traffic.more(10)
-        world.node.kill9()
-        world.resource("web.yaml", text(world, "near-0", "far-0", "near-1", "far-1"))
+        for number in range(20):
+            change(world, number)
+        world.node.kill9()  # in the middle of that
+        change(world, 0)
+        world.node.start(wait=False)
+        traffic.more(5)
+        world.node.kill9()  # in the middle of its start
+        traffic.more(5)
         world.node.start()
-        choose(world, "near-0", "far-0", "near-1", "far-1")
+        choose(world, *EVERYBODY)
         traffic.more(10)
     report = traffic.check()
     assert all(received(world, report, name) for name in EVERYBODY)
 
 
+def change(world: World, number: int) -> tuple[str, ...]:
+    """The next backends take over; who has none of the new connections terminates."""
+    names = SETS[number % len(SETS)]
+    leaving = [name for name in EVERYBODY if name not in names]
+    world.resource("web.yaml", text(world, *names, leaving=leaving))
+    return names
+
+
 def test_hundreds_of_updates(world: World) -> None:
-    """Backends take turns, near and far; who has none terminates until the next one."""
+    """Backends take turns, near and far."""
     choose(world, *EVERYBODY)
     flows = [*from_outside(world, SHORT), *to_the_world(world)]
     frontend = place(NODE[1], NODE_PORT)
     with Traffic(servers=servers(world), flows=flows) as traffic:
         for number in range(UPDATES):
-            names = SETS[number % len(SETS)]
-            leaving = [name for name in EVERYBODY if name not in names]
-            world.resource("web.yaml", text(world, *names, leaving=leaving))
+            names = change(world, number)
             wanted, deadline = {f"[{world.workloads[name].ipv6}]" for name in names}, time.monotonic() + TIME
             while world.used(frontend, FROM_OUTSIDE) != wanted:
                 assert time.monotonic() < deadline, f"update {number} does not arrive"
