@@ -229,6 +229,11 @@ class Generation:
                 self.instances[name] = previous.instances[name]
         return [name for name in wanted if name not in self.instances]
 
+    def alone(self, names: Iterable[str]) -> list[Supervised]:
+        """The services of these plugins, as far as they run, that must not run beside their successors."""
+        instances = [self.instances[name] for name in names if name in self.instances]
+        return [each for instance in instances for each in instance.services if each.service.alone]
+
     async def close(self, names: Iterable[str] | None = None) -> list[Exception]:
         """Closes these plugins, or all, the last started first; returns what went wrong."""
         errors: list[Exception] = []

@@ -144,11 +144,15 @@ class Service:
 
     :param run: a coroutine function; it lives until cancelled and may clean up then. It calls the `ready` callback that
         it gets once it has caught up with its inputs: the agent is ready when all its services are.
+    :param alone: two of it must not run side by side, as when it keeps account of what it wrote into maps. In a reload the
+        former one ends before its successor begins. If the reload is refused it is run again, to put right what the other
+        one wrote. Without it, the former one runs until the successor is ready.
     """
 
     name: str
     run: Callable[[Callable[[], None]], Awaitable[None]]
     restart: Restart = Restart.ON_FAILURE
+    alone: bool = False
 
 
 def imported(path: str) -> Callable[[], Any]:

@@ -13,7 +13,7 @@ from axoneme.core.contributions import CORE
 from axoneme.core.errors import ConfigError, PluginError
 from axoneme.core.lifecycle import Generation
 from axoneme.core.scope import Scope
-from axoneme.core.supervisor import settle
+from axoneme.core.supervisor import Supervised, settle
 
 if TYPE_CHECKING:
     from axoneme.core.agent import Agent
@@ -34,7 +34,8 @@ _CHANGEABLE: Final[Mapping[str, tuple[str, ...]]] = {
 class Reload:
     """Builds the new generation beside the old one, swaps the programs, retires the old one.
 
-    Every step notes how it is undone. Until the programs are swapped, everything can be.
+    Every step notes how it is undone. Until the programs are swapped, everything can be. Services that must be alone
+    (`Service.alone`) end before their successors begin; meanwhile the kernel goes on with what it has.
     """
 
     def __init__(self, agent: Agent, old: Generation, config: Config) -> None:
@@ -42,6 +43,7 @@ class Reload:
         self._old = old
         self._config = config
         self._undo = Scope("reload")
+        self._held: list[Supervised] = []
 
     async def run(self) -> Generation:
         """The new generation, in force. Raises whatever refused it, after everything was undone."""
@@ -56,6 +58,7 @@ class Reload:
     async def _prepare(self) -> Generation:
         agent, runtime = self._agent, self._agent.runtime
         assert runtime is not None, "only a started agent reloads"
+        self._undo.push("former services", self._resume)  # the last thing: they find all as it was
         assembly = agent._assemble(self._config)
         _refuse_failures(assembly.manager.failed, self._old.assembly.manager.failed)
         self._undo.push("tables and kinds", lambda: self._restore_state(tables))
@@ -69,6 +72,7 @@ class Reload:
         self._undo.push("programs", lambda: build.close(keep=self._old.build))
         new = Generation(self._old.number + 1, assembly, build)
         names = new.carry_over(self._old)
+        await self._hold(names)
         self._undo.push("services", lambda: self._close(new, names))
         services = new.start(names, runtime, agent._supervisor)
         waiting = await settle(services, self._config.settings.agent.ready_timeout)
@@ -82,6 +86,15 @@ class Reload:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.settings.agent.ready_timeout):
                 await self._agent.source.applied()
+
+    async def _hold(self, names: list[str]) -> None:
+        self._held = self._old.alone(names)
+        for service in reversed(self._held):
+            await service.hold()
+
+    def _resume(self) -> None:
+        for service in self._held:
+            service.resume()
 
     async def _commit(self, new: Generation) -> None:
         """From here on there is no way back: what goes wrong is logged."""
@@ -117,6 +130,7 @@ class Reload:
             await self._undo.close()
         except ExceptionGroup as group:
             _log.error("reload not undone completely", error=group)
+        await settle(self._held, self._config.settings.agent.ready_timeout)
 
 
 def _refuse_failures(failed: dict[str, str], known: dict[str, str]) -> None:

@@ -35,7 +35,7 @@ class Scope:
     def __init__(self, owner: str, *, patience: float = PATIENCE) -> None:
         self.owner = owner
         self._patience = patience
-        self._ledger: list[tuple[str, Closer]] = []
+        self._ledger: list[tuple[str, Closer, object]] = []
         self._closed = False
 
     @property
@@ -44,23 +44,30 @@ class Scope:
 
     def names(self) -> list[str]:
         """What is owned, in the order of its making."""
-        return [name for name, _ in self._ledger]
+        return [name for name, *_ in self._ledger]
 
-    def push(self, name: str, close: Closer) -> None:
+    def push(self, name: str, close: Closer, what: object = None) -> None:
         """From now on `close` is called, once, when the scope closes.
 
+        :param what: under which `close_early` finds it.
         :raises RuntimeError: when the scope is closed already; then nobody would ever call it.
         """
         if self._closed:
             raise RuntimeError(f"{self.owner} is closed and cannot own {name}")
-        self._ledger.append((name, close))
+        self._ledger.append((name, close, what))
 
     def spawn(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Starts a task that is cancelled, and waited for, when the scope closes. A failure of it is logged."""
         task = asyncio.get_running_loop().create_task(work, name=f"{self.owner}.{name}")
         task.add_done_callback(self._report)
-        self.push(name, lambda: self._end(name, task))
+        self.push(name, lambda: self._end(task), task)
         return task
+
+    async def close_early(self, what: object) -> None:
+        """Closes one thing before the others; nothing happens when it is not owned. Raises what its closing raises."""
+        for entry in [entry for entry in self._ledger if entry[2] is what]:
+            self._ledger.remove(entry)
+            await self._close_one(*entry[:2])
 
     async def close(self) -> None:
         """Closes everything, the last made first. A second call does nothing.
@@ -70,7 +77,7 @@ class Scope:
         self._closed = True
         errors: list[Exception] = []
         while self._ledger:
-            name, close = self._ledger.pop()
+            name, close, _ = self._ledger.pop()
             start = time.monotonic()
             try:
                 await self._close_one(name, close)
@@ -92,7 +99,7 @@ class Scope:
             except TimeoutError:
                 raise CloseError(f"{name} of {self.owner} did not close in {self._patience:g} s") from None
 
-    async def _end(self, name: str, task: asyncio.Task[None]) -> None:
+    async def _end(self, task: asyncio.Task[None]) -> None:
         task.cancel()
         await asyncio.wait([task])
 

@@ -28,6 +28,7 @@ class ServiceState(enum.StrEnum):
     FAILED = "failed"
     FINISHED = "finished"
     STOPPED = "stopped"
+    HELD = "held"
 
 
 @frozen(kw_only=True)
@@ -54,6 +55,8 @@ class Supervised:
         self._clock = clock
         self._failures = 0
         self._ready_since: float | None = None
+        self._scope: Scope | None = None
+        self._task: asyncio.Task[None] | None = None
 
     @property
     def name(self) -> str:
@@ -68,9 +71,38 @@ class Supervised:
             return Health(level=Level.OK)
         if self.state is ServiceState.STARTING and not self.reason:
             return Health(level=Level.UNKNOWN, reason="starting")
+        if self.state is ServiceState.HELD:
+            return Health(level=Level.UNKNOWN, reason="another configuration is about to take over")
         if self.state is ServiceState.STARTING:
             return Health(level=Level.DEGRADED, reason=f"starting again after: {self.reason}")
         return Health(level=Level.FAILED, reason=self.reason or self.state.value)
+
+    def start(self, scope: Scope) -> None:
+        """Runs the service until the scope closes."""
+        self._scope = scope
+        self._task = scope.spawn(self.service.name, self.run())
+
+    async def hold(self) -> None:
+        """Ends it, unless it has ended by itself. `resume` runs it again. Raises `CloseError` when it does not end."""
+        if self._scope is None or self._task is None or self._task.done():
+            return
+        self.state = ServiceState.HELD
+        await self._scope.close_early(self._task)
+
+    def resume(self) -> None:
+        """Runs it again if it is held."""
+        if self.state is not ServiceState.HELD or self._scope is None or self._scope.closed:
+            return
+        assert self._task is not None, "it ran"
+        self.settled.clear()
+        self._task = self._scope.spawn(self.service.name, self._again(self._task))
+
+    async def _again(self, former: asyncio.Task[None]) -> None:
+        """Runs once the former run has ended: it may have refused to, for as long as a scope waits."""
+        await asyncio.wait([former])
+        self.state = ServiceState.STARTING
+        self.settled.clear()
+        await self.run()
 
     async def run(self) -> None:
         """Runs the service until it ends by itself or is cancelled."""
@@ -85,7 +117,8 @@ class Supervised:
             self.state = ServiceState.FINISHED
             self.settled.set()
         except asyncio.CancelledError:
-            self.state = ServiceState.STOPPED
+            if self.state is not ServiceState.HELD:
+                self.state = ServiceState.STOPPED
             self.settled.set()
             raise
 
@@ -138,7 +171,7 @@ class Supervisor:
     def start(self, plugin: str, service: Service, scope: Scope) -> Supervised:
         """Runs the service until the scope closes."""
         supervised = Supervised(plugin, service, self._clock)
-        scope.spawn(service.name, supervised.run())
+        supervised.start(scope)
         return supervised
 
 

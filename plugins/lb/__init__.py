@@ -58,8 +58,8 @@ def axoneme_services(context: PluginContext) -> Iterable[Service]:
 
     made = control.of(context)
     return [
-        Service(name="addresses", run=leaving.of(context).run),
-        Service(name="services", run=made.run),
+        Service(name="addresses", run=leaving.of(context).run, alone=True),
+        Service(name="services", run=made.run, alone=True),
         Service(name="sockets", run=made.closer.run),
         Service(name="datagrams", run=made.mover.run),
         Service(name="health-checks", run=made.checks.run),

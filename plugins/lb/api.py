@@ -37,6 +37,16 @@ class Methods:
     def __init__(self, context: PluginContext) -> None:
         self._context = context
 
+    def _owner(self) -> control.Control:
+        """Raises `RequestError` while there is none: what he were told would be lost."""
+        owner = control.of(self._context)
+        if not owner.running:
+            raise RequestError(
+                "local services cannot be changed at this moment: the plugin lb is being started or reconfigured",
+                hint="try again in a moment; `axoneme status` says if it does not come to an end",
+            )
+        return owner
+
     @property
     def _engine(self) -> Any:
         return control.of(self._context).engine
@@ -69,7 +79,7 @@ class Methods:
         if record is None:
             path = ".".join(map(str, problems[0].path))
             raise RequestError(f"{path}: {problems[0].message}", hint=problems[0].hint)
-        owner = control.of(self._context)
+        owner = self._owner()
         if record.key in owner.catalog.services:
             raise RequestError(
                 f"{'/'.join(record.key)} is in a resource file", hint="change it there, or take another name"
@@ -81,7 +91,7 @@ class Methods:
         return {"service": "/".join(record.key)}
 
     async def delete(self, name: str, namespace: str = "default") -> dict[str, Any]:
-        owner = control.of(self._context)
+        owner = self._owner()
         if not await owner.delete_local((namespace, name)):
             raise NotFoundError(
                 f"there is no local service {namespace}/{name}", hint=_not_deleted(owner, (namespace, name))

@@ -68,6 +68,8 @@ class Control:
         self.updates = 0
         self.writes = 0
         self.last_duration = 0.0
+        #: Whether it knows the local services and keeps the kernel's maps: not before it is started, nor once it is replaced.
+        self.running = False
         self.closer = Closer(context)
         self.mover = Mover(context, lambda key: bool(self.image.backends.number(key)))
         self.checks = HealthServer(self._checked)
@@ -96,6 +98,7 @@ class Control:
         self.catalog.addresses.remember(self._given.load())
         for name, local in self.locals.load().items():
             self.catalog.set_local(name, local)
+        self.running = True
         state = self._context.state
         watches: tuple[Watch[Any], ...] = (
             state.table(RESOURCES.name, Resource).watch(),
@@ -116,6 +119,7 @@ class Control:
                     timer.cancel()
                 timer = self._next_look()
         finally:
+            self.running = False
             if timer is not None:
                 timer.cancel()
             for watch in watches:
@@ -229,10 +233,13 @@ class Control:
         return worked
 
     def _forget_strangers(self) -> None:
-        """Addresses that were given to services which are no more; it is known by now who shares with whom."""
+        """Services that went while nobody looked: the addresses that they were given, and their rows. It is known by now who
+        shares with whom."""
         for name in set(self.catalog.addresses.given) - set(self.catalog.names()):
             self.catalog.addresses.release(name)
         self.catalog.touch_waiting()
+        for table in (self._context.state.writer(SERVICES.name), self._context.state.writer(BACKENDS.name)):
+            table.delete(*(key for key in map(table.key, table) if key not in self.engine.resolved))
 
     def _flush(self) -> None:
         writes = self.image.take_writes(time.monotonic())

@@ -78,7 +78,7 @@ def axoneme_stages(context: PluginContext) -> Iterable[Stage]:
 def axoneme_services(context: PluginContext) -> Iterable[Service]:
     from axoneme.plugins.policy import reconciler
 
-    return [Service(name="policy", run=reconciler.of(context).run)]
+    return [Service(name="policy", run=reconciler.of(context).run, alone=True)]
 
 
 @hookimpl

@@ -43,9 +43,10 @@ class Row:
 class Sample:
     """A plugin with a bit of everything, which notes what happens to it."""
 
-    def __init__(self, name: str = "sample", *, required: bool = False) -> None:
+    def __init__(self, name: str = "sample", *, required: bool = False, alone: bool = False) -> None:
         self.name = name
         self.required = required
+        self.alone = alone
         self.events: list[str] = []
         self.contexts: list[Any] = []
 
@@ -101,7 +102,7 @@ class Sample:
             finally:
                 self.events.append(f"stop {context.config.size}")
 
-        yield Service(name="work", run=run)
+        yield Service(name="work", run=run, alone=self.alone)
 
     @hookimpl
     def axoneme_api(self, context: Any) -> Iterable[ApiMethod]:

@@ -251,6 +251,22 @@ async def test_a_reload_whose_programs_cannot_be_attached_leaves_everything_as_i
         assert await kit.agent.reload() is True
 
 
+async def test_who_must_be_alone_ends_before_its_successor_and_comes_back_if_that_is_refused() -> None:
+    one, other = Sample("one", alone=True), Sample("two", alone=True)
+    async with AgentKit([one, other]) as kit:
+        kit.configure(plugin_values("one", size=9))
+        assert await kit.agent.reload() is True
+        assert one.events == ["start 8", "stop 8", "start 9"]
+        kit.configure({"plugins": {"one": {"size": 10}, "two": {"fail": "service"}}})
+        with pytest.raises(AxonemeError, match="no service today"):
+            await kit.agent.reload()
+        assert kit.agent.ready
+        assert one.events[3:] == ["stop 9", "start 10", "stop 10", "start 9"]
+        assert other.events == ["start 8", "stop 8", "start 8", "start 8"]
+        assert kit.agent.datapath.map("one_map").lookup(1) == 9
+    assert one.events[7:] == ["stop 9"]
+
+
 async def test_a_plugin_that_had_failed_does_not_keep_others_from_changing() -> None:
     platform = FakePlatform()
     platform.compiler.refuse["WRONG"] = Where("bad/count", 3)

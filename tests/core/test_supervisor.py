@@ -149,3 +149,37 @@ async def test_settling_ends_with_a_failure_and_with_the_time() -> None:
     slow = Supervisor().start("p1", Service(name="slow", run=hangs), scope)
     assert await settle([bad, slow], 0.01) == [bad, slow]
     await scope.close()
+
+
+async def test_who_is_held_ends_and_runs_again_only_once_it_ended() -> None:
+    scope, events, let_go = Scope("p1"), list[str](), asyncio.Event()
+
+    async def run(ready: Ready) -> None:
+        events.append("start")
+        ready()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await let_go.wait()
+            events.append("end")
+
+    service = Supervisor(FakeClock().clock()).start("p1", Service(name="s", run=run), scope)
+    await service.settled.wait()
+    holding = asyncio.create_task(service.hold())
+    await asyncio.sleep(0)
+    assert (service.state, service.health().level) == (ServiceState.HELD, Level.UNKNOWN)
+    service.resume()
+    assert events == ["start"], "the former run has not ended"
+    let_go.set()
+    await holding
+    await service.settled.wait()
+    assert events == ["start", "end", "start"]
+    assert service.ready
+    assert service.restarts == 0, "it did not fail"
+    assert scope.names() == ["s"]
+    service.resume()
+    await scope.close()
+    assert (events[3:], service.state) == (["end"], ServiceState.STOPPED)
+    await service.hold()
+    service.resume()
+    assert service.state is ServiceState.STOPPED, "who ended by himself, or with his scope, stays so"
