@@ -239,7 +239,7 @@ class Catalog:
         redirected: tuple[Port, ...] = ()
         if (redirect := self._redirect_of(name)) is not None:
             redirected = _ports(service.ports, redirect.ports)
-            problems = [*problems, _redirected(service, redirected, redirect)]
+            problems = [*problems, _withdrawn(service, redirected, redirect)]
         made = resolve(service, backends, self.around, ingress, redirected=redirected)
         made.problems += problems
         return made
@@ -332,13 +332,21 @@ class Catalog:
             return None
         workloads = self._chosen(redirect)
         service = self._as_service(redirect, name[1])
-        if redirect.service and self._redirect_of((redirect.namespace, redirect.service)) is not redirect:
-            workloads = []
-        if not workloads:
-            return _nobody(service, redirect)
+        why = self._in_vain(redirect) if workloads else "no workload of this node is selected"
+        if why:
+            return _nobody(service, redirect, why)
         backends = of_workloads(service, workloads, self.around.defaults.node)
         skips = tuple(sorted(one.id for one in workloads)) if redirect.skip_backends else ()
         return resolve(service, backends, self.around, skips=skips, kind=FrontendKind.LOCAL_REDIRECT)
+
+    def _in_vain(self, redirect: Redirect) -> str:
+        """Why a policy has no effect though it has workloads; empty if it has."""
+        if not redirect.service:
+            return ""
+        winner = self._redirect_of((redirect.namespace, redirect.service))
+        if winner is None:
+            return f"{redirect.namespace}/{redirect.service} is not there, or has none of its ports"
+        return "" if winner is redirect else f"{winner.name} redirects the same service"
 
     def _as_service(self, redirect: Redirect, name: str) -> Service:
         addresses: tuple[Address, ...] = () if redirect.address is None else (redirect.address,)
@@ -379,7 +387,7 @@ def _ports(every: tuple[Port, ...], chosen: tuple[Port, ...]) -> tuple[Port, ...
     return tuple(port for port in every if not wanted or (port.port, port.protocol) in wanted)
 
 
-def _redirected(service: Service, ports: tuple[Port, ...], redirect: Redirect) -> Problem:
+def _withdrawn(service: Service, ports: tuple[Port, ...], redirect: Redirect) -> Problem:
     what = "" if ports == service.ports else f"{', '.join(port.text for port in ports)} of "
     return Problem(f"{what}its ClusterIP is redirected by {redirect.name}", redirect.where)
 
@@ -392,10 +400,10 @@ def _to_backend(port: Port, backend_ports: tuple[Port, ...]) -> Port:
     return evolve(port, target=same[0] if same else port.port)
 
 
-def _nobody(service: Service, redirect: Redirect) -> Resolved:
-    """Nobody to redirect to: the traffic goes where it would go anyway."""
+def _nobody(service: Service, redirect: Redirect, why: str) -> Resolved:
+    """It redirects nothing: the traffic goes where it would go anyway."""
     made = resolve(evolve(service, cluster_ips=()), {}, Surroundings())
-    made.problems = [Problem("it redirects nothing: no workload of this node is selected", redirect.where)]
+    made.problems = [Problem(f"it redirects nothing: {why}", redirect.where)]
     return made
 
 

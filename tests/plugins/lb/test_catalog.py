@@ -53,7 +53,8 @@ async def test_the_next_policy_takes_over_when_one_goes() -> None:
         other = made.resource("b.yaml", REDIRECT.replace("name: dns}", "name: b}"))
         cache = await made.agent.workloads.add("cache", labels={"app": "cache"})
         await until(lambda: behind(made, "10.96.0.53", 53) == [f"{cache.ipv4}:5353"])
-        assert names(made)["b:local-redirect"].problems
+        (problem,) = names(made)["b:local-redirect"].problems
+        assert problem.message == "it redirects nothing: a redirects the same service"
         path.unlink()
         await until(lambda: "a:local-redirect" not in names(made))
         assert behind(made, "10.96.0.53", 53) == [f"{cache.ipv4}:5353"]
@@ -85,6 +86,10 @@ async def test_a_policy_takes_the_ports_that_it_names_and_no_other() -> None:
         (problem,) = names(made)["dns"].problems
         assert problem.message == "its ClusterIP is redirected by dns"
         assert row_of(made, "10.96.0.53", 0, protocol=0)["flags"] == ServiceFlag.NO_SERVICE
+        made.resource("redirect.yaml", policy.replace('"53"', '"54"'))
+        await until(lambda: behind(made, "10.96.0.53", 9153) == ["10.0.0.1:9153"])
+        (problem,) = names(made)["dns:local-redirect"].problems
+        assert problem.message == "it redirects nothing: default/dns is not there, or has none of its ports"
 
 
 @pytest.mark.parametrize("phase", ["Succeeded", "Failed"])

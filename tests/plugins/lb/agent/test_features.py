@@ -234,6 +234,19 @@ def test_local_redirects(world: World, family: int) -> None:
     assert world.ask("web-0", metadata, 80, udp=True, timeout=0.3) == ""
     for udp in (False, True):
         assert world.spread("client", metadata, 80, 3, udp=udp) == each
+    udp_only = 'serviceName: dns, namespace: default, toPorts: [{name: u, port: "53", protocol: UDP}]'
+    world.resource(
+        "dns.yaml",
+        service("dns", f'clusterIP: "{dns}", ports: {ports.format(53)}'.replace('"53"', "53"))
+        + slices("dns", [servers[0]], PORT, port_name="t")
+        + base.format("cache")
+        + f"  redirectFrontend: {{serviceMatcher: {{{udp_only}}}}}\n"
+        + back,
+    )
+    world.node.until(
+        lambda: world.spread("client", dns, 53, 3) == {SERVERS[0]: 3}, "what no policy names is the service's"
+    )
+    assert world.spread("client", dns, 53, 3, udp=True) == each
 
 
 @FAMILIES
