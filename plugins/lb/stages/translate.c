@@ -89,7 +89,7 @@ INLINE void LOCAL(loopback)(struct F(packet) *p)
 /*
  * Direct server return: the packet goes on as it is to the node on which the backend is. That node knows the service as well and
  * chooses the same backend; it answers the client itself. Errors about its answers come here, too, and go the same way, so that
- * it learns of narrower paths. NEXT: there is no way there.
+ * it learns of narrower paths. NEXT: there is no way there, or none for so large a packet; `resolve` finds none either, and drops it.
  */
 INLINE int LOCAL(hand_on)(struct F(packet) *p, const struct F(address) *to)
 {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
+from collections.abc import Iterator
 
 import attrs
 import numpy as np
@@ -12,7 +14,7 @@ from packet_world import dropped, words
 
 from axoneme.core.datapath.abi import EventType, NextHop
 from axoneme.core.testing.datapath import Action
-from axoneme.core.testing.packets import ACK, FIN, RST, SYN, Ethernet, IPv4, IPv6, intact, parse
+from axoneme.core.testing.packets import ACK, FIN, RST, SYN, TCP, UDP, Ethernet, IPv4, IPv6, intact, parse
 from axoneme.plugins.lb.maps import Algorithm, BackendFlag, ServiceFlag
 
 pytestmark = pytest.mark.kernel
@@ -307,6 +309,52 @@ def test_a_number_that_another_backend_has_by_now_is_no_way(direct: Edge) -> Non
     assert {opened(direct, sport, ACK).verdict for sport in first} == {Xdp.PASS}, (
         "another port is another one"
     )
+
+
+def large(edge: Edge, protocol: str) -> bytes:
+    """A packet of a connection that goes on, larger than 1,280 bytes."""
+    layer = TCP(2000, 80, flags=ACK) if protocol == "tcp" else UDP(2000, 53)
+    return edge.frame("world", edge.vip, layer, bytes(1400))
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_what_is_too_large_for_the_way_is_not_sent_under_the_nodes_address(edge: Edge, protocol: str) -> None:
+    """The backend, which answers the client itself, would not know whose it is."""
+    edge.backend(1, "remote", 8080)
+    for port, number in ((80, 6), (53, 17)):
+        edge.service(1, port=port, protocol=number, flags=int(ServiceFlag.DSR))
+    first = edge.tcp("world", edge.vip, SYN, sport=2000) if protocol == "tcp" else large(edge, protocol)
+    assert edge.arrive(first).action is Action.REDIRECT
+    with uplink_mtu(edge, 1280):
+        outcome = edge.arrive(large(edge, protocol))
+        assert dropped(outcome, "FIB_LOOKUP_FAILED")
+    assert edge.entries() == 0
+    assert edge.arrive(large(edge, protocol)).action is Action.REDIRECT
+
+
+def test_a_connection_without_a_way_is_not_moved_to_another_one(edge: Edge) -> None:
+    """A first packet may go by this node's own address; TCP's later ones are of a connection that the backend answers."""
+    edge.backend(1, "remote", 8080)
+    edge.service(1, flags=int(ServiceFlag.DSR))
+    assert edge.arrive(edge.tcp("world", edge.vip, SYN)).action is Action.REDIRECT
+    edge.backend(1, "192.168.77.7" if edge.family == 4 else "fd77::7", 8080)  # nobody knows where that is
+    assert dropped(edge.arrive(edge.tcp("world", edge.vip, ACK)), "FIB_LOOKUP_FAILED")
+    assert edge.entries() == 0
+
+
+@contextlib.contextmanager
+def uplink_mtu(edge: Edge, mtu: int) -> Iterator[None]:
+    from pyroute2 import IPRoute
+
+    def set_to(value: int) -> None:
+        with IPRoute() as route:
+            route.link("set", index=edge.bench.link("uplink"), mtu=value)
+
+    edge.bench.inside(lambda: set_to(mtu))
+    try:
+        yield
+    finally:
+        edge.bench.inside(lambda: set_to(1500))
 
 
 def test_after_the_handshake_both_directions_are_xdps(remote: Edge) -> None:
