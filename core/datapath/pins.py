@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from axoneme.core.datapath import rows
 from axoneme.core.datapath.kernel import BpfError, Handle, Kernel, Program
 from axoneme.core.datapath.maps import Map, MapKind, MapSpec
 from axoneme.core.errors import KernelError
@@ -152,6 +153,9 @@ class Pins:
         with Map(self.kernel, spec, fd) as old:
             keys, values = old.items()
         if spec.kind.indexed:
+            if spec.moved is not None:
+                used = rows.nonzero(values)
+                keys, values = spec.moved(keys, values, spec.max_entries)[used], values[used]
             inside = keys < spec.max_entries
             new.update_batch(keys[inside], values[inside])
             return int(inside.sum())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from attrs import frozen
 
@@ -37,6 +37,8 @@ class MapSpec:
     :param inner: for maps of maps, what the inner maps are like.
     :param content: for an array that is a constant table (the C has no other): the bytes of all its values. They are
         written whenever the map is opened, before a program that uses it is loaded.
+    :param moved: for an array whose indexes are computed from what is stored and from its size: where values go when the size
+        changes. It gets all old indexes and values as arrays, and the new size; entries of zeros are left out afterwards.
     :raises MapError: when the kind cannot be like that.
     """
 
@@ -50,6 +52,7 @@ class MapSpec:
     doc: str = ""
     inner: MapSpec | None = None
     content: Callable[[], bytes] | None = None
+    moved: Callable[[Any, Any, int], Any] | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.kind in _HOLDS_FDS:

@@ -12,7 +12,7 @@ What nothing refers to any more is given free a moment later, when no program ca
 from __future__ import annotations
 
 import enum
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from attrs import field, frozen
 
@@ -195,6 +195,14 @@ def specs(sizes: Sizes) -> tuple[MapSpec, ...]:
     )  # fmt: skip
 
 
+def _moved(places: Any, notes: Any, size: int) -> Any:
+    """Where notes about sockets go in a table of another size: `lb_place` in stages/socket.h, without its mask."""
+    cookies = notes["cookie"].astype("u4")
+    mixed = (notes["address"]["a"][:, -1].astype("u4") ^ notes["port"].astype("u4")) * 0x9E3779B1 >> 16
+    unconnected = (cookies & (len(places) - 1)) != places
+    return (cookies + mixed * unconnected) & (size - 1)
+
+
 def _of_family(family: int, sizes: Sizes) -> tuple[MapSpec, ...]:
     return (
         MapSpec(
@@ -210,7 +218,7 @@ def _of_family(family: int, sizes: Sizes) -> tuple[MapSpec, ...]:
         ),
         MapSpec(
             f"lb_sockets{family}", MapKind.ARRAY, u32, SOCKET[family], sizes.socket_places,
-            doc="services that sockets think they talk to",
+            doc="services that sockets think they talk to", moved=_moved,
         ),
         MapSpec(
             f"lb_replies{family}", MapKind.PERCPU_ARRAY, u32, CONNECTION[family], 1,

@@ -87,6 +87,19 @@ def test_an_array_takes_over_what_fits(pins: Pins) -> None:
         assert after.items()[1].tolist() == [1, 2, 3]
 
 
+@pytest.mark.parametrize(("size", "kept"), [(16, [3, 5, 9]), (4, [1, 3])])
+def test_an_array_with_computed_places_is_computed_anew(pins: Pins, size: int, kept: list[int]) -> None:
+    def spec(entries: int) -> MapSpec:
+        return MapSpec("table", MapKind.ARRAY, u32, u64, entries, moved=lambda _, values, size: values % size)
+
+    with pins.open_map(spec(8)) as before:
+        before.update_batch([1, 3, 5], [9, 3, 5])
+    with pins.open_map(spec(size)) as after:
+        keys, values = after.items()
+        assert keys[values > 0].tolist() == kept
+        assert (values[kept] % size == kept).all()
+
+
 def test_names_that_begin_alike_are_different_maps(pins: Pins) -> None:
     with pins.open_map(SPEC) as one:
         one.update(1, 1)

@@ -235,6 +235,26 @@ def test_who_is_excepted_gets_the_address_itself(sockets: Sockets) -> None:
         sockets.bench.map("lb_namespaces").delete(cookie)
 
 
+@pytest.mark.parametrize("family", [4, 6])
+def test_notes_are_found_in_a_table_of_another_size(sockets: Sockets, family: int) -> None:
+    """What computes their places anew knows the programs' formula: for the same size, each is where it is."""
+    server, port = sockets.call(_listen, family, socket.SOCK_DGRAM)
+    number = sockets.service(family, 94, port, protocol=UDP)
+    for connected in (False, True):
+        for _ in range(4):
+            sockets.call(_exchange, family, VIP[family], 94, server, connected)
+    table = sockets.bench.map(f"lb_sockets{family}")
+    places, notes = table.items()
+    mine = (notes["service"] == number) & (notes["cookie"] != 0)
+    connected = (notes["cookie"][mine] & (len(places) - 1)) == places[mine]
+    assert (connected.sum(), (~connected).sum()) == (4, 4)
+    assert table.spec.moved is not None
+    assert (table.spec.moved(places, notes, len(places))[mine] == places[mine]).all()
+    larger = table.spec.moved(places, notes, 4 * len(places))[mine]
+    assert (larger & (len(places) - 1) == places[mine]).all()
+    assert (larger[connected] == notes["cookie"][mine][connected] & (4 * len(places) - 1)).all()
+
+
 def test_a_namespace_keeps_its_backend(sockets: Sockets) -> None:
     places = [sockets.call(_listen, 4, socket.SOCK_STREAM)[1] for _ in range(3)]
     sockets.service(4, 92, *places, affinity=60)
