@@ -42,7 +42,7 @@ def axoneme_stages(context: PluginContext) -> Iterable[Stage]:
 def axoneme_services(context: PluginContext) -> Iterable[Service]:
     from axoneme.plugins.dns import service
 
-    return [Service(name="dns", run=service.of(context).run)]
+    return [Service(name="dns", run=service.of(context).run, alone=True)]
 
 
 @hookimpl

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import dns.exception
 import pytest
 from places import Place, place, run
+
+from axoneme.core.testing.namespaces import within
 
 pytestmark = pytest.mark.kernel
 
@@ -76,8 +79,8 @@ def test_an_agent_that_is_killed_forgets_nothing(tmp_path: Path) -> None:
         there.connect("198.18.5.1", timeout=0.8).close()
 
 
-def test_a_reload_loses_no_question(tmp_path: Path) -> None:
-    """Another configuration is another service, which takes over while questions come."""
+def test_another_configuration_takes_over_from_the_former(tmp_path: Path) -> None:
+    """Another configuration is another service, which begins when the former one has ended."""
     with place(tmp_path, hosts={"a.ok.test": ["198.18.7.1"], "no.test": ["198.18.7.2"]}) as there:
         node = there.node
         assert there.ask("no.test").rcode().name == "REFUSED"
@@ -99,6 +102,19 @@ def test_a_reload_loses_no_question(tmp_path: Path) -> None:
         node.reload()
         assert there.addresses("a.ok.test") == ["198.18.7.1"], "switched on while workloads run"
         assert there.known() == {"a.ok.test": ["198.18.7.1"]}
+
+
+def test_a_refused_reload_leaves_the_proxy_s_place_to_who_had_it(tmp_path: Path) -> None:
+    with place(tmp_path, hosts={"a.ok.test": ["198.18.7.1"]}) as there:
+        node = there.node
+        values = {**node.values, "agent": {}}
+        values["plugins"] = {"enabled": ["policy", "dns", "prometheus"], "dns": {"refusal": "nxdomain"}}
+        node.configure(values)
+        with within(node.netns, lambda: socket.create_server(("127.0.0.1", 9962))):
+            node.reload()  # metrics cannot be served there: the former configuration stays
+        assert there.ask("no.test").rcode().name == "REFUSED"
+        assert there.ask("no.test", tcp=True).rcode().name == "REFUSED"
+        assert there.addresses("a.ok.test") == ["198.18.7.1"]
 
 
 def test_routing_that_somebody_took_away_comes_back(tmp_path: Path) -> None:
