@@ -184,12 +184,13 @@ class Oracle:
         if found.later:
             self._later_goes(point, before, was, now, found)
             return
+        translates = self._translates(was)
         if was != now and not (found.protocol == TCP and before[found.transport + 13] & 7):
             self._over -= {was, reverse(now)}
         if self._onward.get(was) == now:
             self.seen[f"{point} known"] += 1
             return
-        assert not self._translates(was), "of a translated flow, and not as it was"
+        assert not translates, "of a translated flow, and not as it was"
         kind = self._unknown(point, was, now)
         self.seen[f"{point} {kind}"] += 1
         if kind != "direct":

@@ -322,11 +322,33 @@ class Templates:
             return
         back, answer = self._answer(gone)
         answered = self._one(run, back, answer)
+        if found.protocol == UDP_NUMBER:
+            self._without_sum(run, entry, frame, gone)
+            if answered is not None:
+                self._without_sum(run, back, answer, answered)
         teller = "router" if back in (FRONT, NETWORK) else self._name(found.flow(gone)[1])
         self._about(run, back, teller, found.flow(gone)[0], gone)
         got = None if answered is None else read(answered)
         if answered is not None and got is not None:
             self._about(run, entry, self._name(got.flow(answered)[1]), got.flow(answered)[0], answered)
+
+    def _without_sum(self, run: Runs, entry: str, frame: bytes, gone: bytes) -> None:
+        """The same with other data, so that its sum becomes 0 on its way, which has to be sent as 0xffff (RFC 768)."""
+        found = read(frame)
+        assert found is not None
+        assert found.sum is not None
+        data, (at, _), word = bytearray(frame), found.sum, found.transport + 8
+        numbers = [
+            int.from_bytes(each, "big")
+            for each in (frame[at : at + 2], gone[at : at + 2], frame[word : word + 2])
+        ]
+        check, later, first = numbers
+        data[at : at + 2] = ((check - later) % 0xFFFF or 0xFFFF).to_bytes(2, "big")
+        data[word : word + 2] = ((first + later) % 0xFFFF).to_bytes(2, "big")
+        assert intact(bytes(data))
+        sent = self._one(run, entry, bytes(data))
+        assert sent is not None
+        assert sent[at : at + 2] == b"\xff\xff"
 
     def _one(self, run: Runs, entry: str, frame: bytes) -> bytes | None:
         self.made.append((entry, frame))
