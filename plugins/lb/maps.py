@@ -144,10 +144,10 @@ def _socket(family: int) -> Struct:
         f"lb_socket{family}",
         {
             "cookie": u64, "address": address, "port": be16, "peer_port": be16, "peer_address": address,
-            "service": u32, "backend": u32, "pad": u32,
+            "service": u32, "backend": u32, "check": u32,
         },
         """A socket, the backend that it talks to, and whom its owner thinks that it talks to. The place is computed from what is
-        asked for, and who came later has it: as good as a table of the latest, and a fifth of its cost. Kept with each socket
+        asked for, and who came later has it (`check` tells a note that two wrote or one still writes): as good as a table of the latest, and a fifth of its cost. Kept with each socket
         (SK_STORAGE) nothing would be forgotten, but a call of connect() would cost 820 ns instead of 140.""",
     )  # fmt: skip
 

@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from attrs import define
 from packet_world import words
@@ -98,6 +99,20 @@ def _untold(family: int, address: str, port: int) -> tuple[str, int]:
     """Whom a datagram socket is connected to, without anything sent."""
     _, host, at = _connect(family, address, port, socket.SOCK_DGRAM)
     return host, at
+
+
+def _hold(family: int, address: str, port: int) -> int:
+    """A connection that stays: its number."""
+    one = socket.socket(_FAMILIES[family], socket.SOCK_STREAM)
+    one.settimeout(3)
+    one.connect((address, port))
+    _held.append(one)
+    return len(_held) - 1
+
+
+def _peer(number: int) -> tuple[str, int]:
+    host, port, *_ = _held[number].getpeername()
+    return host, port
 
 
 # The test's side.
@@ -253,6 +268,28 @@ def test_notes_are_found_in_a_table_of_another_size(sockets: Sockets, family: in
     larger = table.spec.moved(places, notes, 4 * len(places))[mine]
     assert (larger & (len(places) - 1) == places[mine]).all()
     assert (larger[connected] == notes["cookie"][mine][connected] & (4 * len(places) - 1)).all()
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_note_of_which_a_part_is_another_ones_is_none(sockets: Sockets, family: int) -> None:
+    """Two sockets may have one place, and write at one time."""
+    _, port = sockets.call(_listen, family, socket.SOCK_STREAM)
+    number = sockets.service(family, 95, port)
+    held = sockets.call(_hold, family, VIP[family], 95)
+    assert sockets.call(_peer, held) == (VIP[family], 95)
+    table = sockets.bench.map(f"lb_sockets{family}")
+    places, notes = table.items()
+    (at,) = np.flatnonzero((notes["service"] == number) & (notes["cookie"] != 0))
+    for change in ("peer_port", "peer_address"):
+        torn = notes[at].copy()
+        if change == "peer_port":
+            torn["peer_port"] = 96
+        else:
+            torn["peer_address"]["a"][-1] += 1
+        table.update(places[at], torn)
+        assert sockets.call(_peer, held) == (LOCAL[family], port)
+    table.update(places[at], notes[at])
+    assert sockets.call(_peer, held) == (VIP[family], 95)
 
 
 def test_a_namespace_keeps_its_backend(sockets: Sockets) -> None:
