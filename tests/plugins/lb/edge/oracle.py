@@ -53,7 +53,7 @@ class Oracle:
     #: Flows whose entries may be others by now, or gone; and all that came in, with the point.
     _over: set[Flow] = field(factory=set)
     _heard: dict[Flow, str] = field(factory=dict)
-    _fragments: dict[tuple[bytes, bytes, int, int], tuple[int, int]] = field(factory=dict)
+    _fragments: dict[tuple[bytes, bytes, int, int], set[tuple[int, int]]] = field(factory=dict)
 
     def judge(self, point: str, before: bytes, after: bytes, *, sent_on: bool) -> None:
         """Raises `AssertionError` unless what became of a packet is right.
@@ -172,7 +172,7 @@ class Oracle:
             return
         self._heard[flow] = point
         if found.fragment is not None:
-            self._fragments[self._datagram(found, frame)] = flow[3:]
+            self._fragments.setdefault(self._datagram(found, frame), set()).add(flow[3:])
         if found.protocol == TCP and frame[found.transport + 13 : found.transport + 14] != b"\x10":
             self._over |= {flow, reverse(self._onward.get(flow, flow))}
 
@@ -212,27 +212,29 @@ class Oracle:
         return self._onward.get(flow, flow) != flow and flow not in self._over
 
     def _later_goes(self, point: str, before: bytes, was: Flow, now: Flow, found: Reading) -> None:
-        ports = self._fragments.get(self._datagram(found, before))
         if was == now:
             self.seen[f"{point} later as it came"] += 1
             return
-        assert ports is not None, "nobody knows its ports"
-        whole = (*was[:3], *ports)
-        way = self._onward.get(whole)
-        assert way is None or way[:2] == now[:2], "elsewhere than its first fragment"
-        if way is None:  # that one opened the connection, but was too short, or at its last hop
-            self._opened_unseen(point, whole, now)
+        # Of several first ones, some were too broken for the program to hear.
+        told = self._fragments.get(self._datagram(found, before), set())
+        assert told, "nobody knows its ports"
+        ways = [self._onward.get((*was[:3], *ports)) for ports in told]
+        if not any(way is not None and way[:2] == now[:2] for way in ways):
+            self._opened_unseen(point, [(*was[:3], *ports) for ports in told], now)
         self.seen[f"{point} later"] += 1
 
-    def _opened_unseen(self, point: str, was: Flow, now: Flow) -> None:
-        served = (self.inside if point == "from_workload" else self.outside).get((was[1], was[4], was[2]))
+    def _opened_unseen(self, point: str, flows: list[Flow], now: Flow) -> None:
+        """By a first fragment that opened the connection, but was too short to be sent on, or at its last hop."""
+        services = self.inside if point == "from_workload" else self.outside
+        assert any(self._may_go(point, was, now, services.get((was[1], was[4], was[2]))) for was in flows), (
+            "elsewhere than its first fragment"
+        )
+
+    def _may_go(self, point: str, was: Flow, now: Flow, served: Served | None) -> bool:
         if served is None:
-            assert point == "from_workload", "nobody asked for it"
-            assert now[:2] == (self.node, was[1]), "to somebody else, or not as the node"
-            return
-        assert now[1] in {address for address, _ in served.backends}, "none of its backends"
-        allowed = {self.loopback} if now[1] == was[0] else {was[0]} if now[1] in self.native else {self.node}
-        assert now[0] in allowed, "its answers would not come back"
+            return point == "from_workload" and now[:2] == (self.node, was[1])
+        allowed = self.loopback if now[1] == was[0] else was[0] if now[1] in self.native else self.node
+        return now[0] == allowed and now[1] in {address for address, _ in served.backends}
 
     def _error_goes(self, point: str, before: bytes, after: bytes, found: Reading) -> None:
         if before[found.ip + HEADER[self.family] :] == after[found.ip + HEADER[self.family] :]:
