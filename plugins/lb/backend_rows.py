@@ -57,9 +57,11 @@ class BackendRows:
             self._backends[value[:-2] + bytes((value[-1], 0))] = _Backend(number, value)
         self.numbers.adopt(found)
 
-    def prune(self) -> None:
-        """What was adopted and nobody holds falls out of use."""
-        self._idle += [(key, one.idle) for key, one in self._backends.items() if not one.holders]
+    def prune(self) -> list[BackendKey]:
+        """What was adopted and nobody holds falls out of use; returns it."""
+        unheld = [(key, one.idle) for key, one in self._backends.items() if not one.holders]
+        self._idle += unheld
+        return [key for key, _ in unheld]
 
     def number(self, key: BackendKey) -> int:
         """0 if nobody holds it."""

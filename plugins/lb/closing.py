@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +14,6 @@ from axoneme.core.plugin import PluginContext
 from axoneme.core.workloads.endpoints import ENDPOINTS, Endpoint
 from axoneme.plugins.lb.model import Protocol
 from axoneme.plugins.lb.rows import BackendKey, family_of
-from axoneme.plugins.lb.selection import Candidate
 from axoneme.plugins.lb.sock_diag import Ended, close_sockets
 from axoneme.plugins.lb.writer import split
 
@@ -32,15 +31,15 @@ class Closer:
 
     def __init__(self, context: PluginContext) -> None:
         self._context = context
-        self._dead: dict[bytes, Candidate] = {}
+        self._dead: set[BackendKey] = set()
         self._told = asyncio.Event()
         self.closed = 0
         #: Sockets with such a backend of which no note says that they were translated.
         self.left = 0
 
-    def bury(self, dead: Mapping[bytes, Candidate]) -> None:
+    def bury(self, dead: Iterable[BackendKey]) -> None:
         """These backends no service has any more."""
-        of_tcp = {key: one for key, one in dead.items() if one.protocol is Protocol.TCP}
+        of_tcp = {key for key in dead if key[-2] == Protocol.TCP}
         if of_tcp:
             self._dead.update(of_tcp)
             self._told.set()
@@ -51,16 +50,16 @@ class Closer:
         while True:
             await self._told.wait()
             self._told.clear()
-            dead, self._dead = self._dead, {}
+            dead, self._dead = self._dead, set()
             cookies = await asyncio.to_thread(self._cookies, dead)
             paths = [row.netns for row in self._context.state.table(ENDPOINTS.name, Endpoint).all()]
-            ended = await asyncio.to_thread(_close_everywhere, cookies, dead.keys(), paths)
+            ended = await asyncio.to_thread(_close_everywhere, cookies, dead, paths)
             self.closed += ended.closed
             self.left += ended.left
             if ended.closed or ended.left:
                 log.info("sockets_closed", backends=len(dead), sockets=ended.closed, left=ended.left)
 
-    def _cookies(self, dead: Mapping[bytes, Candidate]) -> set[int]:
+    def _cookies(self, dead: Collection[BackendKey]) -> set[int]:
         """The sockets that were translated to these backends."""
         found: set[int] = set()
         for family in (4, 6):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 from weakref import WeakValueDictionary
 
@@ -44,6 +44,7 @@ from axoneme.plugins.lb.moving import Mover
 from axoneme.plugins.lb.namespaces import NamespaceOperations
 from axoneme.plugins.lb.pools import Addresses
 from axoneme.plugins.lb.resolve import Resolved, Surroundings
+from axoneme.plugins.lb.rows import BackendKey
 from axoneme.plugins.lb.selection import Rule, wanted
 from axoneme.plugins.lb.store import GivenAddresses, LocalRecord, LocalServices
 from axoneme.plugins.lb.tables import BACKENDS, SERVICES, BackendsRow, ServiceRow
@@ -212,7 +213,7 @@ class Control:
             if not self._synced:
                 self._forget_strangers()
                 await self._work(turn)
-                self.image.prune()
+                self._bury(self.engine.unknown(self.image.prune()))  # who went while nobody looked
             self._flush()
         if worked:
             self.checks.look()
@@ -252,9 +253,12 @@ class Control:
         self.mover.look(self.image.backends.take_gone())
         changes = self.engine.take_changes()
         self._publish(changes)
-        if changes.dead and self.config.close_sockets:
-            self.closer.bury(changes.dead)
+        self._bury(changes.dead)
         self._given.save(self.catalog.addresses.given)
+
+    def _bury(self, dead: Iterable[BackendKey]) -> None:
+        if self.config.close_sockets:
+            self.closer.bury(dead)
 
     def _publish(self, changes: Changes) -> None:
         state = self._context.state

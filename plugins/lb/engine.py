@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 
 from attrs import define, field
 
@@ -15,7 +15,7 @@ from axoneme.plugins.lb.maps import Scope
 from axoneme.plugins.lb.model import Name
 from axoneme.plugins.lb.numbers import LimitError
 from axoneme.plugins.lb.resolve import Front, Resolved, unique
-from axoneme.plugins.lb.rows import RowKey, row_key
+from axoneme.plugins.lb.rows import BackendKey, RowKey, row_key
 from axoneme.plugins.lb.selection import Candidate
 from axoneme.plugins.lb.tables import Backend, BackendsRow, Frontend, ServiceRow
 
@@ -113,6 +113,10 @@ class Engine:
                 if not self._known[key]:
                     del self._known[key]
                     dead[key] = one
+
+    def unknown(self, backends: Iterable[BackendKey]) -> list[BackendKey]:
+        """Those of them that no service has, used or not."""
+        return [key for key in backends if key not in self._known]
 
     # For others
 

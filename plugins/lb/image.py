@@ -113,16 +113,16 @@ class Image:
         self.backends.adopt(found.backends)
         self._entries.adopt(found.entries)
 
-    def prune(self) -> None:
-        """Takes away what was found at the start and what no demand that was applied since is about."""
+    def prune(self) -> list[BackendKey]:
+        """Takes away what was found at the start and what no demand that was applied since is about; returns such backends."""
         for key in list(self.rows):
             if key in self._rows and key not in self._owners:
                 self._drop_row(key)
             elif key not in self._rows and key not in self._guards:
                 self._remove(key)
-        self.backends.prune()
         self.stretches.prune()
         self._entries.prune(row.entries for row in self._rows.values())
+        return self.backends.prune()
 
     # Demands
 

@@ -205,3 +205,23 @@ def test_none_is_closed_where_that_is_not_wanted(family: int) -> None:
                 assert call(_exchange, number, b"x") == b"still here"
         assert closed(world) == (0, 0)
         served.close()
+
+
+def test_backends_that_went_while_no_agent_ran(world: World, served: Served, family: int) -> None:
+    vip, (goes, stays) = vip_of(8, family), addresses(world, *SERVERS, family=family)
+    lead(world, vip, [goes, stays], 7, goes, stays)
+    with process(world, world.workloads["client"].netns) as call:
+        numbers, ends = {}, {}
+        for _ in SERVERS:
+            number, _ = call(_connect, vip, 80)
+            name, end = served.accept()
+            ends[name] = end
+            numbers[name] = number
+        world.node.kill9()
+        file = f"dead-{vip.replace(':', '-').replace('.', '-')}"
+        text = service(file, f'clusterIP: "{vip}", ports: [{{port: 80}}]') + slices(file, [stays], 7)
+        world.node.resource(f"{file}.yaml", text)
+        world.node.start()
+        assert call(_wait_closed, numbers["web-0"]) == errno.ECONNABORTED
+        ends["web-1"].sendall(b"still here")
+        assert call(_exchange, numbers["web-1"], b"x") == b"still here"
