@@ -1,7 +1,9 @@
 """What the kernel's maps should hold, in the maps' own bytes, and the writes that lead there.
 
-A row of a service is one entry, which the kernel replaces in one step. So what it refers to is written before it, and taken
-away only a moment after it was replaced: see `Writes`.
+A row of a service is one entry, which the kernel replaces in one step: who looks it up finds the old or the new one. So what it
+refers to is written before it, and taken away only a moment after it was replaced: see `Writes`. But the kernel uses the old one's
+memory for the next entry at once, so programs copy a row as soon as they have it. A row may still change under that copy, of some
+nanoseconds; then one connection is opened by parts of two rows.
 """
 
 from __future__ import annotations

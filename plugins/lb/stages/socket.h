@@ -167,7 +167,7 @@ INLINE int F(lb_forward)(struct bpf_sock_addr *ctx, struct F(address) *address, 
 {
 	struct F(lb_frontend) frontend = {};
 	struct F(lb_backend) *backend;
-	struct lb_service *service;
+	struct lb_service *service, row;
 	u32 number;
 
 	frontend.address = *address;
@@ -181,7 +181,9 @@ INLINE int F(lb_forward)(struct bpf_sock_addr *ctx, struct F(address) *address, 
 		service = ON(lb_services, lookup)(&frontend);
 		return service && (service->flags & SERVICE_NO_SERVICE) ? lb_reject(REFUSED) : UNTOUCHED;
 	}
-	/* Datagrams of a connected socket pass no hook again, unless their call names an address, as IPv6 sockets that speak
+	row = *service; /* at once: a row that is replaced may hold another service a moment later */
+	service = &row;
+	/* Datagrams of a connected socket pass no hook again. their call names an address, as IPv6 sockets that speak
 	 * IPv4 always do to the kernel. Those of workloads pass `translate`, which moves them when their backend goes; of others,
 	 * the agent connects the socket again. */
 	if (ctx->type == SOCKET_DATAGRAM && (connects || lb_connected(ctx))) {

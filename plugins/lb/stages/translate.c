@@ -129,7 +129,10 @@ INLINE int LOCAL(hand_on)(struct F(packet) *p, const struct F(address) *to)
 
 STAGE(translate)
 {
-	struct F(lb_frontend) frontend = {};
+	union { /* one after the other: the stack is short */
+		struct F(lb_frontend) frontend;
+		struct lb_service row;
+	} asked = {};
 	struct lb_service *service;
 	struct F(lb_backend) *backend;
 	u32 number;
@@ -138,21 +141,23 @@ STAGE(translate)
 		if (likely(!LOCAL(bereft)(p)) || !F(abandon)(p))
 			return NEXT;
 	}
-	frontend.address = p->tuple.daddr;
-	frontend.port = p->tuple.dport;
-	frontend.protocol = p->tuple.protocol;
-	frontend.scope = FROM_NETWORK ? SCOPE_EXTERNAL : SCOPE_INTERNAL;
-	service = ON(lb_services, lookup)(&frontend);
+	asked.frontend.address = p->tuple.daddr;
+	asked.frontend.port = p->tuple.dport;
+	asked.frontend.protocol = p->tuple.protocol;
+	asked.frontend.scope = FROM_NETWORK ? SCOPE_EXTERNAL : SCOPE_INTERNAL;
+	service = ON(lb_services, lookup)(&asked.frontend);
 	if (unlikely(p->related) && !(service && (service->flags & SERVICE_DSR)))
 		return NEXT;
 	if (!service) {
-		frontend.port = 0;
-		frontend.protocol = 0;
-		service = ON(lb_services, lookup)(&frontend);
+		asked.frontend.port = 0;
+		asked.frontend.protocol = 0;
+		service = ON(lb_services, lookup)(&asked.frontend);
 		if (!service || !(service->flags & SERVICE_NO_SERVICE) || !LOCAL(identify)(p))
 			return NEXT;
 		return DROP(REASON_SERVICE_BACKEND_NOT_FOUND);
 	}
+	asked.row = *service; /* at once: a row that is replaced may hold another service a moment later */
+	service = &asked.row;
 	if (!LOCAL(identify)(p))
 		return NEXT;
 	p->service = service->number;

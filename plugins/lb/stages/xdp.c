@@ -148,7 +148,7 @@ INLINE int LOCAL(pass_on)(struct xdp_md *ctx, const struct LOCAL(frame) *f, stru
 }
 
 /* The service that a first packet asks for, if it can be served here. */
-INLINE struct lb_service *LOCAL(service)(const struct F(tuple) *t)
+INLINE bool LOCAL(service)(const struct F(tuple) *t, struct lb_service *row)
 {
 	struct F(lb_frontend) frontend = {};
 	struct F(lb_source) source = {};
@@ -159,16 +159,19 @@ INLINE struct lb_service *LOCAL(service)(const struct F(tuple) *t)
 	frontend.protocol = t->protocol;
 	frontend.scope = SCOPE_EXTERNAL;
 	service = ON(lb_services, lookup)(&frontend);
-	if (!service || !service->count)
-		return 0;
-	if (service->flags & SERVICE_SOURCE_RANGES) {
+	if (!service)
+		return false;
+	*row = *service; /* at once: a row that is replaced may hold another service a moment later */
+	if (!row->count)
+		return false;
+	if (row->flags & SERVICE_SOURCE_RANGES) {
 		source.length = 32 + FULL_PREFIX;
-		source.service = service->number;
+		source.service = row->number;
 		source.address = t->saddr;
 		if (!ON(lb_sources, lookup)(&source))
-			return 0;
+			return false;
 	}
-	return service;
+	return true;
 }
 
 /* What was chosen here must hold for the classifier too, or else a least busy or a next one would be chosen twice. */
@@ -379,7 +382,7 @@ STAGE(edge)
 {
 	struct LOCAL(frame) f = {};
 	struct F(connection) *c;
-	struct lb_service *service;
+	struct lb_service service;
 
 	if (!LOCAL(parse)(ctx, &f))
 		return NEXT;
@@ -390,12 +393,11 @@ STAGE(edge)
 			return NEXT;
 		return LOCAL(pass_on)(ctx, &f, c);
 	}
-	service = LOCAL(service)(&f.tuple);
-	if (!service || LOCAL(forged)(&f.tuple))
+	if (!LOCAL(service)(&f.tuple, &service) || LOCAL(forged)(&f.tuple))
 		return NEXT;
-	if (service->flags & SERVICE_DSR)
-		return LOCAL(direct)(ctx, &f, service);
+	if (service.flags & SERVICE_DSR)
+		return LOCAL(direct)(ctx, &f, &service);
 	if (f.tuple.protocol == IPPROTO_TCP && (f.tcp_flags & (TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK)) != TCP_SYN)
 		return NEXT;
-	return LOCAL(open)(ctx, &f, service);
+	return LOCAL(open)(ctx, &f, &service);
 }
