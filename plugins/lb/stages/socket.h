@@ -183,9 +183,9 @@ INLINE int F(lb_forward)(struct bpf_sock_addr *ctx, struct F(address) *address, 
 	}
 	row = *service; /* at once: a row that is replaced may hold another service a moment later */
 	service = &row;
-	/* Datagrams of a connected socket pass no hook again. their call names an address, as IPv6 sockets that speak
-	 * IPv4 always do to the kernel. Those of workloads pass `translate`, which moves them when their backend goes; of others,
-	 * the agent connects the socket again. */
+	/* Datagrams of a connected socket pass no hook again, unless their call names an address, as IPv6 sockets that speak IPv4
+	 * always do to the kernel. Those of workloads pass `translate`, which moves them when their backend goes; of others, the
+	 * agent connects the socket again. */
 	if (ctx->type == SOCKET_DATAGRAM && (connects || lb_connected(ctx))) {
 		if (lb_endpoint(ctx))
 			return UNTOUCHED;

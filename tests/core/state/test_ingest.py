@@ -9,92 +9,19 @@ import asyncio
 import contextlib
 import errno
 import os
-import shutil
 import socket
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import asyncinotify
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from ingest_bench import WIDGET, Bench, parse, widget
 
-from axoneme.core.errors import AxonemeError
 from axoneme.core.records import Level, ResourceKind
 from axoneme.core.state import folder as folder_module
 from axoneme.core.state.folder import GRACE
-from axoneme.core.state.ingest import PATIENCE, POLL, RESCAN, SETTLE, FolderSource
-from axoneme.core.state.resources import Envelope, Resource, Status
-from axoneme.core.state.table import State
-
-
-def parse(envelope: Envelope) -> Any:
-    return envelope.fields.fields("spec").number("size")
-
-
-WIDGET = ResourceKind(api_version="axoneme.io/v1", kind="Widget", namespaced=True, parse=parse)
-
-
-def widget(name: str, size: object = 1) -> str:
-    return f"apiVersion: axoneme.io/v1\nkind: Widget\nmetadata: {{name: {name}}}\nspec: {{size: {size}}}\n"
-
-
-class Bench:
-    """A source on a clock that stands still until the test moves it."""
-
-    def __init__(self, path: Path, state: State | None = None) -> None:
-        self.path, self.now = path, 1000.0
-        self.state = state or State()
-        self.source = FolderSource(path, self.state, [WIDGET], clock=lambda: self.now)
-        self.resources = self.state.table("resources", Resource)
-
-    async def step(self, seconds: float = 0.0) -> None:
-        """What the source does at once, and then within `seconds`."""
-        end = self.now + seconds
-        while (due := await self.source.step()) <= end:
-            self.now = max(self.now, due)
-        self.now = end
-        await self.source.step()
-
-    def put(self, name: str, text: str | bytes) -> None:
-        """As a careful program replaces a file: written beside it, renamed over it."""
-        temporary = self.path / f".{name}.new"
-        temporary.write_bytes(text.encode() if isinstance(text, str) else text)
-        temporary.rename(self.path / name)
-
-    @property
-    def sizes(self) -> dict[str, int | None]:
-        """The objects, with what is in effect of them."""
-        return {row.name: row.parsed for row in self.resources}
-
-    def status(self, name: str) -> Status:
-        row = self.resources.get(("Widget", "default", name))
-        assert row is not None
-        return row.status
-
-    def problems(self, name: str) -> list[str]:
-        """What is wrong with a file (or, with "", the folder)."""
-        row = self.state.table("resource_files").get(str(self.path / name))
-        return [] if row is None else [str(problem).replace(f"{self.path}/", "") for problem in row.problems]
-
-    def object_problems(self, name: str) -> list[str]:
-        row = self.resources.get(("Widget", "default", name))
-        assert row is not None
-        return [str(problem).replace(f"{self.path}/", "") for problem in row.problems]
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    (tmp_path / "resources").mkdir()
-    return tmp_path / "resources"
-
-
-@pytest.fixture
-async def bench(path: Path) -> AsyncIterator[Bench]:
-    bench = Bench(path)
-    with bench.source.open():
-        yield bench
+from axoneme.core.state.ingest import PATIENCE, RESCAN, SETTLE, FolderSource
+from axoneme.core.state.resources import Status
 
 
 async def test_first_scan_fills_and_initialises(bench: Bench) -> None:
@@ -304,85 +231,6 @@ async def test_silent_writer_is_waited_for_only_so_long(bench: Bench) -> None:
         assert bench.sizes == {"a": 1}
 
 
-def vim(bench: Bench, name: str, text: str) -> Iterator[None]:
-    (bench.path / name).rename(bench.path / f"{name}~")
-    yield
-    (bench.path / name).write_text(text)
-    yield
-    (bench.path / f"{name}~").unlink()
-
-
-def emacs(bench: Bench, name: str, text: str) -> Iterator[None]:
-    (bench.path / f".#{name}").symlink_to("somebody@here")
-    shutil.copy(bench.path / name, bench.path / f"{name}~")
-    yield
-    (bench.path / name).write_text(text)
-    (bench.path / f".#{name}").unlink()
-    yield
-
-
-def nano(bench: Bench, name: str, text: str) -> Iterator[None]:
-    (bench.path / name).write_text("")
-    yield
-    (bench.path / name).write_text(text)
-    yield
-
-
-def remove_and_write(bench: Bench, name: str, text: str) -> Iterator[None]:
-    (bench.path / name).unlink()
-    yield
-    with (bench.path / name).open("w") as file:
-        yield
-        file.write(text)
-        yield
-
-
-def sed(bench: Bench, name: str, text: str) -> Iterator[None]:
-    bench.put(name, text)
-    yield
-
-
-def link(bench: Bench, name: str, text: str) -> Iterator[None]:
-    (bench.path / "new.tmp").write_text(text)
-    (bench.path / name).unlink()
-    yield
-    os.link(bench.path / "new.tmp", bench.path / name)
-    (bench.path / "new.tmp").unlink()
-    yield
-
-
-@pytest.mark.parametrize("editor", [vim, emacs, nano, remove_and_write, sed, link])
-async def test_no_editor_makes_an_object_absent(bench: Bench, editor: Any) -> None:
-    bench.put("a.yaml", widget("a", 0))
-    await bench.step()
-    watch = bench.resources.watch()
-    watch.take()
-    for size in range(1, 20):
-        for _ in editor(bench, "a.yaml", widget("a", size)):
-            await bench.step(0.05)
-            assert bench.sizes["a"] in (size - 1, size)
-        await bench.step(0.05)
-        assert bench.sizes == {"a": size}
-    await bench.step(5)
-    batch = watch.take()
-    assert batch is not None
-    assert [change.kind for change in batch.changes] == ["update"]
-    assert bench.problems("a.yaml") == []
-
-
-async def test_rename_is_never_an_absence(bench: Bench) -> None:
-    bench.put("a.yaml", widget("a"))
-    await bench.step()
-    watch = bench.resources.watch()
-    watch.take()
-    for old, new in (("a", "b"), ("b", "a"), ("a", "z")):
-        (bench.path / f"{old}.yaml").rename(bench.path / f"{new}.yaml")
-        await bench.step(5)
-        batch = watch.take()
-        assert batch is not None
-        assert [change.kind for change in batch.changes] == ["update"]
-
-
 async def test_object_in_two_files(bench: Bench) -> None:
     bench.put("b.yaml", widget("x", 2))
     await bench.step()
@@ -524,97 +372,6 @@ async def test_overflow_of_the_queue_means_a_new_scan(bench: Bench, monkeypatch:
     assert bench.sizes == {"a": 2, "b": 1}
 
 
-async def test_folder_that_vanishes_takes_nothing_with_it(bench: Bench) -> None:
-    bench.put("a.yaml", widget("a"))
-    bench.put("b.yaml", widget("b"))
-    await bench.step()
-    shutil.rmtree(bench.path)
-    await bench.step(100)
-    assert bench.sizes == {"a": 1, "b": 1}
-    assert bench.problems("") == [
-        f"{bench.path}: cannot list the folder: No such file or directory (what was in it stays in effect)"
-    ]
-    assert bench.source.health().level is Level.DEGRADED
-    bench.path.mkdir()
-    bench.put("b.yaml", widget("b", 2))
-    while bench.sizes["b"] != 2:
-        await bench.step(POLL / 10)
-    assert bench.sizes == {"a": 1, "b": 2}
-    await bench.step(GRACE)
-    assert bench.sizes == {"b": 2}
-    bench.put("c.yaml", widget("c"))  # and it is watched again
-    await bench.step()
-    assert bench.sizes == {"b": 2, "c": 1}
-    assert bench.source.health().level is Level.OK
-
-
-async def test_another_folder_in_its_place(bench: Bench, tmp_path: Path) -> None:
-    bench.put("a.yaml", widget("a"))
-    await bench.step()
-    (tmp_path / "next").mkdir()
-    (tmp_path / "next" / "a.yaml").write_text(widget("a", 2))
-    bench.path.rename(tmp_path / "old")
-    (tmp_path / "next").rename(bench.path)
-    await bench.step(POLL)
-    assert bench.sizes == {"a": 2}
-    (tmp_path / "old" / "z.yaml").write_text(widget("z"))
-    bench.put("b.yaml", widget("b"))
-    await bench.step()
-    assert bench.sizes == {"a": 2, "b": 1}
-
-
-async def test_parent_renamed_is_found_by_the_scan(tmp_path: Path) -> None:
-    path = tmp_path / "parent" / "resources"
-    path.mkdir(parents=True)
-    bench = Bench(path)
-    with bench.source.open():
-        await bench.step()
-        (tmp_path / "parent").rename(tmp_path / "old")
-        path.mkdir(parents=True)
-        bench.put("a.yaml", widget("a"))
-        await bench.step(RESCAN)
-        bench.put("b.yaml", widget("b"))
-        await bench.step()
-    assert bench.sizes == {"a": 1, "b": 1}
-
-
-async def test_missing_folder_is_waited_for(tmp_path: Path) -> None:
-    bench = Bench(tmp_path / "later")
-    with bench.source.open():
-        await bench.step(10)
-        assert not bench.resources.initialized
-        assert "cannot list the folder" in bench.source.health().reason
-        bench.path.mkdir()
-        bench.put("a.yaml", widget("a"))
-        await bench.step(POLL)
-        assert bench.resources.initialized
-        assert bench.sizes == {"a": 1}
-
-
-async def test_folder_that_cannot_be_watched_is_looked_at(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(asyncinotify.Inotify, "add_watch", refuse)
-    bench.put("a.yaml", widget("a"))
-    await bench.step()
-    bench.put("a.yaml", widget("a", 2))
-    await bench.step(POLL)
-    assert bench.sizes == {"a": 2}
-    assert "looked at every 1 s" in bench.source.health().reason
-
-
-def test_no_inotify_instance_is_a_clear_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
-    monkeypatch.setattr("axoneme.core.state.ingest.Inotify", refuse)
-    with pytest.raises(AxonemeError, match="max_user_instances"), Bench(path).source.open():
-        pass
-
-
 async def test_other_kinds_read_every_file_anew(bench: Bench) -> None:
     bench.put("a.yaml", widget("a", 5))
     bench.put("b.yaml", widget("b", 6))
@@ -677,98 +434,3 @@ async def test_thousand_files_are_read_fast_and_the_loop_gets_its_turns(path: Pa
     assert len(bench.resources) == 1000
     assert loop.time() - begin < 3
     assert turns > 5
-
-
-# Random histories against a model, and against a fresh scan
-
-FILES = ("a.yaml", "b.yaml", "c.yaml")
-contents = st.one_of(
-    st.lists(st.tuples(st.sampled_from("xyz"), st.integers(0, 3)), min_size=1, max_size=3),
-    st.sampled_from(["", "[", "# nothing\n"]),
-)
-operations = st.one_of(
-    st.tuples(st.just("replace"), st.sampled_from(FILES), contents),
-    st.tuples(st.just("write"), st.sampled_from(FILES), contents),
-    st.tuples(st.just("unlink"), st.sampled_from(FILES)),
-    st.tuples(st.just("rename"), st.sampled_from(FILES), st.sampled_from(FILES)),
-    st.tuples(st.just("wait"), st.floats(0, 3)),
-)
-
-
-def render(content: Any) -> str:
-    return content if isinstance(content, str) else "---\n".join(widget(name, size) for name, size in content)
-
-
-async def apply(bench: Bench, operation: tuple) -> None:
-    match operation:
-        case ("replace", name, content):
-            bench.put(name, render(content))
-        case ("write", name, content):
-            (bench.path / name).write_text(render(content))
-        case ("unlink", name):
-            (bench.path / name).unlink(missing_ok=True)
-        case ("rename", old, new):
-            with contextlib.suppress(FileNotFoundError):
-                (bench.path / old).rename(bench.path / new)
-        case ("wait", seconds):
-            await bench.step(seconds)
-
-
-def rows(bench: Bench) -> dict[str, Any]:
-    files = {row.path: (row.objects, row.problems) for row in bench.state.table("resource_files")}
-    return {"objects": {row.key: row for row in bench.resources}, "files": files}
-
-
-@settings(max_examples=120, deadline=None)
-@given(st.lists(operations, max_size=25))
-async def test_any_history_ends_as_a_fresh_scan(
-    tmp_path_factory: pytest.TempPathFactory, history: list
-) -> None:
-    path = tmp_path_factory.mktemp("history")
-    bench = Bench(path)
-    with bench.source.open():
-        await bench.step()
-        for operation in history:
-            await apply(bench, operation)
-        for name in FILES:  # what is broken is repaired: till then the past counts
-            if (path / name).exists() and "Widget" not in (path / name).read_text():
-                bench.put(name, widget("repaired"))
-        await bench.step(10)
-        fresh = Bench(path)
-        with fresh.source.open():
-            await fresh.step()
-        assert rows(bench) == rows(fresh)
-
-
-@settings(max_examples=120, deadline=None)
-@given(st.lists(operations, max_size=25))
-async def test_object_of_a_file_that_stays_is_never_absent(
-    tmp_path_factory: pytest.TempPathFactory, history: list
-) -> None:
-    """Whatever becomes of the files, one of them keeps saying (when it can be read) that there is an `x`."""
-    path = tmp_path_factory.mktemp("history")
-    bench = Bench(path)
-    bench.put("a.yaml", widget("x", 0))
-    with bench.source.open():
-        await bench.step()
-        watch = bench.resources.watch()
-        watch.take()
-        for operation in history:
-            if operation[0] in ("replace", "write") and operation[1] == "a.yaml":
-                text = render(operation[2])
-                text = (
-                    widget("x", 0) + "---\n" + text.replace("name: x", "name: z")
-                    if "Widget" in text
-                    else text
-                )
-                (bench.put if operation[0] == "replace" else lambda n, t: (path / n).write_text(t))(
-                    "a.yaml", text
-                )
-            elif "a.yaml" not in operation:
-                await apply(bench, operation)
-            await bench.source.step()
-            assert bench.sizes.get("x") is not None
-            if (batch := watch.take()) is not None:
-                assert not [
-                    change for change in batch.changes if change.kind == "delete" and change.row.name == "x"
-                ]

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from held_sockets import connect, exchange
 from lb_agents import World, place, process, world_of
 from lb_scenes import service
 
@@ -14,25 +15,6 @@ pytestmark = pytest.mark.kernel
 VIPS = ("10.96.0.10", "fd00:96::a")
 
 # In the process with the sockets.
-
-_held: list[socket.socket] = []
-
-
-def _connect(address: str, port: int) -> tuple[int, str, int]:
-    """Number of the socket, and whom it says it is connected to."""
-    one = socket.create_connection((address, port), 5)
-    _held.append(one)
-    host, at, *_ = one.getpeername()
-    return len(_held) - 1, host, at
-
-
-def _exchange(number: int, data: bytes) -> bytes | int:
-    """What comes back, or the number of the error."""
-    try:
-        _held[number].sendall(data)
-        return _held[number].recv(64)
-    except OSError as error:
-        return error.errno or 0
 
 
 def _datagram(address: str, port: int) -> tuple[bytes, str, int]:
@@ -92,9 +74,9 @@ def test_the_node_and_its_workloads_reach_services(world: World) -> None:
             for vip in VIPS:
                 seen = set()
                 for _ in range(2):
-                    number, host, port = call(_connect, vip, 80)
+                    number, (host, port) = call(connect, vip, 80)
                     assert (host, port) == (vip, 80), "the application sees the service"
-                    seen.add(call(_exchange, number, b"who"))
+                    seen.add(call(exchange, number, b"who"))
                     data, host, port = call(_datagram, vip, 80)
                     assert (host, port) == (vip, 80), "and so it does in answers"
                     seen.add(data)

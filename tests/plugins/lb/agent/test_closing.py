@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from held_sockets import connect, exchange, held
 from lb_agents import PORT, World, place, process, world_of
 from lb_scenes import service, slices
 
@@ -22,39 +23,21 @@ LEAVING = "conditions: {ready: false, serving: true, terminating: true}"
 
 # In the process with the sockets.
 
-_held: list[socket.socket] = []
-
-
-def _connect(address: str, port: int) -> tuple[int, tuple[str, int]]:
-    """Number of the socket, and whom it says it is connected to."""
-    one = socket.create_connection((address, port), 5)
-    _held.append(one)
-    return len(_held) - 1, one.getpeername()[:2]
-
 
 def _connect_often(number: int, address: str, port: int) -> tuple[str, int]:
     """Connects and closes until a socket is told another peer than before, and says which."""
-    before = _held[number].getpeername()
+    before = held[number].getpeername()
     for _ in range(20_000):
         socket.create_connection((address, port), 5).close()
-        if (now := _held[number].getpeername()) != before:
+        if (now := held[number].getpeername()) != before:
             return now[0], now[1]
     raise AssertionError("its place is still its own")
-
-
-def _exchange(number: int, data: bytes) -> bytes | int:
-    """What comes back, or the number of the error."""
-    try:
-        _held[number].sendall(data)
-        return _held[number].recv(64)
-    except OSError as error:
-        return error.errno or 0
 
 
 def _wait_closed(number: int) -> int:
     """The error by which a read ends."""
     try:
-        _held[number].recv(1)
+        held[number].recv(1)
     except OSError as error:
         return error.errno or 0
     return 0
@@ -132,17 +115,17 @@ def test_those_to_a_backend_that_is_gone_are_closed_and_others_are_not(
     with process(world, world.node.netns if who == "node" else world.workloads["client"].netns) as call:
         number_of, ends = {}, {}
         for _ in SERVERS:
-            number, peer = call(_connect, vip, 80)
+            number, peer = call(connect, vip, 80)
             assert peer == (vip, 80)
             name, end = served.accept()
             number_of[name], ends[name] = number, end
-        direct, _ = call(_connect, rows[0], 7)
+        direct, _ = call(connect, rows[0], 7)
         assert served.accept()[0] == "web-0"
-        elsewhere, _ = call(_connect, rows[0], PORT)
+        elsewhere, _ = call(connect, rows[0], PORT)
         was, left = closed(world)
         lead(world, vip, [f"{rows[0]} {LEAVING}", rows[1]], 7, rows[1])
         ends["web-0"].sendall(b"going, not gone")
-        assert call(_exchange, number_of["web-0"], b"x") == b"going, not gone"
+        assert call(exchange, number_of["web-0"], b"x") == b"going, not gone"
         assert ends["web-0"].recv(64) == b"x"
         assert closed(world) == (was, left), "it is only leaving"
         lead(world, vip, rows[1:], 7, rows[1])
@@ -154,8 +137,8 @@ def test_those_to_a_backend_that_is_gone_are_closed_and_others_are_not(
         for name, number in (("web-1", number_of["web-1"]), ("direct", direct)):
             end = ends["web-1"] if name == "web-1" else served.ends[2]
             end.sendall(b"still here")
-            assert call(_exchange, number, b"x") == b"still here", name
-        assert call(_exchange, elsewhere, b"who") == b"web-0", "another port of it is somebody else"
+            assert call(exchange, number, b"x") == b"still here", name
+        assert call(exchange, elsewhere, b"who") == b"web-0", "another port of it is somebody else"
 
 
 def test_who_was_forgotten_goes_on_and_is_not_closed(world: World, served: Served, family: int) -> None:
@@ -165,13 +148,13 @@ def test_who_was_forgotten_goes_on_and_is_not_closed(world: World, served: Serve
     lead(world, vip, [backend], 7, backend)
     lead(world, busy, [other], PORT, other)
     with process(world, world.workloads["client"].netns) as call:
-        number, peer = call(_connect, vip, 80)
+        number, peer = call(connect, vip, 80)
         _, end = served.accept()
         assert peer == (vip, 80)
         assert call(_connect_often, number, busy, 80) == (backend, 7), "it is told its backend"
         end.sendall(b"still here")
-        assert call(_exchange, number, b"x") == b"still here"
-        again, peer = call(_connect, vip, 80)
+        assert call(exchange, number, b"x") == b"still here"
+        again, peer = call(connect, vip, 80)
         served.accept()
         assert peer == (vip, 80)
         was, left = closed(world)
@@ -179,7 +162,7 @@ def test_who_was_forgotten_goes_on_and_is_not_closed(world: World, served: Serve
         assert call(_wait_closed, again) == errno.ECONNABORTED
         world.node.until(lambda: closed(world) == (was + 1, left + 1), "one is known")
         end.sendall(b"still here")
-        assert call(_exchange, number, b"x") == b"still here"
+        assert call(exchange, number, b"x") == b"still here"
 
 
 def test_none_is_closed_where_that_is_not_wanted(family: int) -> None:
@@ -196,13 +179,13 @@ def test_none_is_closed_where_that_is_not_wanted(family: int) -> None:
             process(world, world.workloads["client"].netns) as client,
         ):
             for call in (node, client):
-                held.append((call, call(_connect, vip, 80)[0], served.accept()[1]))
+                held.append((call, call(connect, vip, 80)[0], served.accept()[1]))
             lead(world, vip, [other], 7, other)
             lead(world, vip, [], 7)
             world.node.until(lambda: world.used(place(vip, 80)) == set(), "nobody serves")
             for call, number, end in held:
                 end.sendall(b"still here")
-                assert call(_exchange, number, b"x") == b"still here"
+                assert call(exchange, number, b"x") == b"still here"
         assert closed(world) == (0, 0)
         served.close()
 
@@ -213,7 +196,7 @@ def test_backends_that_went_while_no_agent_ran(world: World, served: Served, fam
     with process(world, world.workloads["client"].netns) as call:
         numbers, ends = {}, {}
         for _ in SERVERS:
-            number, _ = call(_connect, vip, 80)
+            number, _ = call(connect, vip, 80)
             name, end = served.accept()
             ends[name] = end
             numbers[name] = number
@@ -224,4 +207,4 @@ def test_backends_that_went_while_no_agent_ran(world: World, served: Served, fam
         world.node.start()
         assert call(_wait_closed, numbers["web-0"]) == errno.ECONNABORTED
         ends["web-1"].sendall(b"still here")
-        assert call(_exchange, numbers["web-1"], b"x") == b"still here"
+        assert call(exchange, numbers["web-1"], b"x") == b"still here"

@@ -15,7 +15,7 @@ from lb_scenes import service
 
 from axoneme.core.testing.traffic import Flow, Kind, Report, Traffic, mesh
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("_alive")]
 
 VIPS = ("10.96.0.10", "fd00:96::a")
 PLACES = ("10.96.0.10:80", "[fd00:96::a]:80")
@@ -33,15 +33,6 @@ def world() -> Iterator[World]:
         for name in ("client", "web-0", "web-1", "web-2", "web-3"):
             made.workload(name)
         yield made
-
-
-@pytest.fixture(autouse=True)
-def _alive(world: World) -> Iterator[None]:
-    """A test that fails while no agent runs leaves one to the others."""
-    yield
-    assert world.node.process is not None
-    if world.node.process.poll() is not None:
-        world.node.start()
 
 
 def choose(world: World, *names: str, leaving: Sequence[str] = ()) -> None:

@@ -29,7 +29,7 @@ from outside_world import (
 from axoneme.core.testing.namespaces import reachable
 from axoneme.core.testing.traffic import Kind, Report, Traffic
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("_alive")]
 
 FRONTS = [(address, port) for addresses, port in ((VIP, PORT), (NODE, NODE_PORT)) for address in addresses]
 EVERYBODY = ("near-0", "near-1", "far-0", "far-1")
@@ -43,15 +43,6 @@ TIME = 20.0
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     with outside_world(xdp=request.param) as made:
         yield made
-
-
-@pytest.fixture(autouse=True)
-def _alive(world: World) -> Iterator[None]:
-    """A test that fails while no agent runs leaves one to the others."""
-    yield
-    assert world.node.process is not None
-    if world.node.process.poll() is not None:
-        world.node.start()
 
 
 def received(world: World, report: Report, name: str, protocol: str = "") -> int:
