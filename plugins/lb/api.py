@@ -38,7 +38,7 @@ class Methods:
         self._context = context
 
     def _owner(self) -> control.Control:
-        """Raises `RequestError` while there is none: what he were told would be lost."""
+        """Raises `RequestError` while there is none that would keep what it is told."""
         owner = control.of(self._context)
         if not owner.running:
             raise RequestError(
